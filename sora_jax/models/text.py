@@ -1,0 +1,94 @@
+"""Token ids -> text embeddings: a small T5-style encoder, trained jointly with the transformer.
+
+The transformer takes `Text`, so embeddings that a large encoder made beforehand go in the same
+door: build `Text(embeddings, segments)` from them and leave this module out.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from sora_jax.config import ConfigError
+from sora_jax.nn.attention import MASKED
+from sora_jax.nn.layers import Linear, RMSNorm
+from sora_jax.nn.stack import apply_stack, stack
+from sora_jax.types import Text
+
+NUM_BUCKETS, MAX_DISTANCE = 32, 128  # of relative positions, as T5 has them
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig:
+    """Sizes of the encoder."""
+
+    depth: int = 2
+    width: int = 128
+    heads: int = 4
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ConfigError(f"text.width={self.width} does not divide by heads={self.heads}")
+
+
+def relative_buckets(length: int) -> Int[Array, "l l"]:
+    """T5's two-sided buckets of (key - query) distance (arXiv:1910.10683, 2.1): exact when near,
+    logarithmic to MAX_DISTANCE when far."""
+    distance = jnp.arange(length)[None, :] - jnp.arange(length)[:, None]
+    half, exact = NUM_BUCKETS // 2, NUM_BUCKETS // 4
+    size = jnp.abs(distance)
+    ratio = jnp.log(jnp.maximum(size, 1) / exact) / jnp.log(MAX_DISTANCE / exact)
+    far = jnp.minimum(exact + (ratio * (half - exact)).astype(int), half - 1)
+    return half * (distance > 0) + jnp.where(size < exact, size, far)
+
+
+class TextBlock(nnx.Module):
+    """Pre-norm self-attention with relative position bias, then a gated GELU MLP; no biases."""
+
+    def __init__(self, config: TextConfig, rngs: nnx.Rngs):
+        width = config.width
+        self.heads = config.heads
+        self.attention_norm, self.mlp_norm = RMSNorm(width), RMSNorm(width)
+        self.qkv = Linear(width, 3 * width, ("embed", "heads"), rngs=rngs, use_bias=False)
+        self.out = Linear(width, width, ("heads", "embed"), rngs=rngs, use_bias=False)
+        self.gate = Linear(width, 2 * width, ("embed", "mlp"), rngs=rngs, use_bias=False)
+        self.up = Linear(width, 2 * width, ("embed", "mlp"), rngs=rngs, use_bias=False)
+        self.down = Linear(2 * width, width, ("mlp", "embed"), rngs=rngs, use_bias=False)
+
+    def __call__(
+        self, x: Float[Array, "b l d"], bias: Float[Array, "b h l l"]
+    ) -> Float[Array, "b l d"]:
+        q, k, v = rearrange(
+            self.qkv(self.attention_norm(x)), "b l (s h k) -> s b l h k", s=3, h=self.heads
+        )
+        logits = jnp.einsum("bqhk,bshk->bhqs", q, k) / jnp.sqrt(q.shape[-1])
+        weights = jax.nn.softmax(logits.astype(jnp.float32) + bias, -1).astype(x.dtype)
+        x = x + self.out(
+            rearrange(jnp.einsum("bhqs,bshk->bqhk", weights, v), "b l h k -> b l (h k)")
+        )
+        y = self.mlp_norm(x)
+        return x + self.down(jax.nn.gelu(self.gate(y)) * self.up(y))
+
+
+class TextEncoder(nnx.Module):
+    """T5-style encoder (arXiv:1910.10683) without dropout; id 0 is padding."""
+
+    def __init__(self, config: TextConfig, vocabulary: int, *, rngs: nnx.Rngs):
+        table = jax.random.normal(rngs.params(), (vocabulary, config.width))
+        self.embedding = nnx.Param(table, axes=("vocabulary", "embed"))
+        bias = 0.1 * jax.random.normal(rngs.params(), (NUM_BUCKETS, config.heads))
+        self.position_bias = nnx.Param(bias, axes=(None, "heads"))
+        self.blocks = stack(lambda rngs: TextBlock(config, rngs), config.depth, rngs)
+        self.norm = RMSNorm(config.width)
+
+    def __call__(self, ids: Int[Array, "b l"]) -> Text:
+        """Embeddings of one caption a row, as segment 1."""
+        present = ids != 0
+        bias = self.position_bias[...][relative_buckets(ids.shape[1])]
+        bias = jnp.where(present[:, None, None], rearrange(bias, "q s h -> 1 h q s"), MASKED)
+        x = self.embedding[...][ids]
+        x = apply_stack(self.blocks, x, bias, remat="none")
+        return Text(embeddings=self.norm(x), segments=present.astype(jnp.int32))

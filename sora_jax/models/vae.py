@@ -1,0 +1,198 @@
+"""The causal 3-D video autoencoder: 1 + f*k frames <-> 1 + k latent frames, f = temporal factor.
+
+One path serves whole clips, streams and images. Every module maps (x, state) -> (y, state), where
+state None means "the clip starts here"; a stream hands the state on. Nothing looks ahead in time
+and nothing is pooled over time or space, so encode(x[:1+f*k]) == encode(x)[:1+k], a streamed clip
+equals the whole one, and an image is a clip of one frame.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jaxtyping import Array, Float, UInt8
+
+from sora_jax.config import ConfigError
+from sora_jax.nn.layers import Linear, RMSNorm
+
+State = Any  # None at the start of a clip; afterwards a pytree of the frames that convolutions keep
+
+
+@dataclasses.dataclass(frozen=True)
+class VAEConfig:
+    """Stages from pixels to latents: stage i first folds `folds[i]` = (frames, pixels per side)
+    into channels, then runs `blocks` residual blocks of `widths[i]`. The decoder mirrors it."""
+
+    channels: int = 16
+    widths: tuple[int, ...] = (128, 256, 512)
+    folds: tuple[tuple[int, int], ...] = ((1, 2), (2, 2), (2, 2))
+    blocks: int = 2
+
+    def __post_init__(self) -> None:
+        if len(self.widths) != len(self.folds) or not self.widths:
+            raise ConfigError(
+                f"vae: {len(self.widths)} widths but {len(self.folds)} folds; give one per stage"
+            )
+
+    @property
+    def temporal(self) -> int:
+        """Pixel frames per latent frame, after the first."""
+        return math.prod(frames for frames, _ in self.folds)
+
+    @property
+    def spatial(self) -> int:
+        """Pixels per latent cell, on a side."""
+        return math.prod(side for _, side in self.folds)
+
+
+class CausalConv(nnx.Module):
+    """3-D convolution, kernel `frames` x 3 x 3, that sees the present frame and those before it.
+    Its state is the last frames - 1 inputs: zeros at the start of a clip."""
+
+    def __init__(self, inputs: int, outputs: int, frames: int, *, rngs: nnx.Rngs, scale: float = 1):
+        self.past = frames - 1
+        shape = (frames, 3, 3, inputs, outputs)
+        deviation = scale / math.sqrt(math.prod(shape[:4]))
+        kernel = jax.random.truncated_normal(rngs.params(), -2.0, 2.0, shape)
+        self.kernel = nnx.Param(deviation * kernel, axes=(None, None, None, None, "mlp"))
+        self.bias = nnx.Param(jnp.zeros(outputs), axes=("mlp",))
+
+    def __call__(self, x: Float[Array, "b t h w i"], state: State) -> tuple[Array, State]:
+        b, _, h, w, c = x.shape
+        before = jnp.zeros((b, self.past, h, w, c), x.dtype) if state is None else state
+        x = jnp.concatenate([before, x], 1)
+        y = jax.lax.conv_general_dilated(
+            x,
+            self.kernel[...].astype(x.dtype),
+            window_strides=(1, 1, 1),
+            padding=((0, 0), (1, 1), (1, 1)),
+            dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+        )
+        return y + self.bias[...].astype(x.dtype), x[:, x.shape[1] - self.past :]
+
+
+class ResidualBlock(nnx.Module):
+    """x + conv(silu(norm(conv(silu(norm(x)))))); only the first convolution spans time."""
+
+    def __init__(self, width: int, *, rngs: nnx.Rngs):
+        self.first_norm, self.second_norm = RMSNorm(width), RMSNorm(width)
+        self.first = CausalConv(width, width, 3, rngs=rngs)
+        self.second = CausalConv(width, width, 1, rngs=rngs, scale=0.1)
+
+    def __call__(self, x: Float[Array, "b t h w c"], state: State) -> tuple[Array, State]:
+        first, second = (None, None) if state is None else state
+        y, first = self.first(jax.nn.silu(self.first_norm(x)), first)
+        y, second = self.second(jax.nn.silu(self.second_norm(y)), second)
+        return x + y, (first, second)
+
+
+class Fold(nnx.Module):
+    """Folds `frames` x `side` x `side` cells into one by a linear map. A clip's first frame folds
+    with zeros before it, so that 1 + f*k frames become 1 + k."""
+
+    def __init__(self, inputs: int, outputs: int, fold: tuple[int, int], *, rngs: nnx.Rngs):
+        self.frames, self.side = fold
+        cells = self.frames * self.side**2
+        self.linear = Linear(cells * inputs, outputs, (None, "mlp"), rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b t h w i"], state: State) -> tuple[Array, State]:
+        if state is None:
+            x = jnp.pad(x, ((0, 0), (self.frames - 1, 0), (0, 0), (0, 0), (0, 0)))
+        x = rearrange(
+            x,
+            "b (t p) (h i) (w j) c -> b t h w (p i j c)",
+            p=self.frames,
+            i=self.side,
+            j=self.side,
+        )
+        return self.linear(x), ()
+
+
+class Unfold(nnx.Module):
+    """Mirror of Fold: one cell becomes frames x side x side; a clip's first cell one frame only."""
+
+    def __init__(self, inputs: int, outputs: int, fold: tuple[int, int], *, rngs: nnx.Rngs):
+        self.frames, self.side = fold
+        cells = self.frames * self.side**2
+        self.linear = Linear(inputs, cells * outputs, (None, "mlp"), rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b t h w i"], state: State) -> tuple[Array, State]:
+        y = rearrange(
+            self.linear(x),
+            "b t h w (p i j c) -> b (t p) (h i) (w j) c",
+            p=self.frames,
+            i=self.side,
+            j=self.side,
+        )
+        return (y[:, self.frames - 1 :] if state is None else y), ()
+
+
+def _run(modules: Any, x: Array, states: State) -> tuple[Array, State]:
+    """x through modules in turn, each with its own state."""
+    states = [None] * len(modules) if states is None else states
+    after = []
+    for module, state in zip(modules, states, strict=True):
+        x, state = module(x, state)
+        after.append(state)
+    return x, after
+
+
+class VAE(nnx.Module):
+    """Encoder to the mean and log-variance of latents, and decoder back to pixels in [-1, 1]."""
+
+    def __init__(self, config: VAEConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        encoder: list[nnx.Module] = []
+        decoder: list[nnx.Module] = []
+        inputs = 3
+        for width, fold in zip(config.widths, config.folds, strict=True):
+            encoder.append(Fold(inputs, width, fold, rngs=rngs))
+            encoder.extend(ResidualBlock(width, rngs=rngs) for _ in range(config.blocks))
+            decoder.insert(0, Unfold(width, inputs, fold, rngs=rngs))
+            decoder[:0] = [ResidualBlock(width, rngs=rngs) for _ in range(config.blocks)]
+            inputs = width
+        self.encoder, self.decoder = nnx.List(encoder), nnx.List(decoder)
+        self.to_moments = Linear(inputs, 2 * config.channels, ("mlp", None), rngs=rngs)
+        self.from_latents = Linear(config.channels, inputs, (None, "mlp"), rngs=rngs)
+
+    def encode_chunk(
+        self, video: Float[Array, "b t h w 3"], state: State
+    ) -> tuple[Float[Array, "b s g v c"], Float[Array, "b s g v c"], State]:
+        """Mean and log-variance of the latents of the next frames of a stream.
+
+        A clip's first chunk (state None) has 1 + f*k frames, later ones f*k.
+        """
+        x, state = _run(self.encoder, video, state)
+        mean, log_variance = jnp.split(self.to_moments(x), 2, -1)
+        return mean, jnp.clip(log_variance, -20.0, 10.0), state
+
+    def decode_chunk(
+        self, latents: Float[Array, "b s g v c"], state: State
+    ) -> tuple[Float[Array, "b t h w 3"], State]:
+        """The next frames of a stream: 1 + f*k of the first 1 + k latent frames, then f a frame."""
+        return _run(self.decoder, self.from_latents(latents), state)
+
+    def encode(
+        self, video: Float[Array, "b t h w 3"]
+    ) -> tuple[Float[Array, "b s g v c"], Float[Array, "b s g v c"]]:
+        """Mean and log-variance of the latents of whole clips in [-1, 1]."""
+        mean, log_variance, _ = self.encode_chunk(video, None)
+        return mean, log_variance
+
+    def decode(self, latents: Float[Array, "b s g v c"]) -> Float[Array, "b t h w 3"]:
+        """Whole clips in [-1, 1], not clipped."""
+        return self.decode_chunk(latents, None)[0]
+
+
+def to_unit(video: UInt8[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """uint8 pixels -> float32 in [-1, 1]."""
+    return video.astype(jnp.float32) / 127.5 - 1.0
+
+
+def to_uint8(video: Float[Array, "*batch"]) -> UInt8[Array, "*batch"]:
+    """float in [-1, 1] -> uint8 pixels, rounded and clipped."""
+    return jnp.clip(jnp.round((video + 1.0) * 127.5), 0, 255).astype(jnp.uint8)

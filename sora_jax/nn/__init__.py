@@ -1,0 +1,1 @@
+"""Layers of every network here; logical axis names stand at each parameter."""

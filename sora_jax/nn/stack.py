@@ -1,0 +1,29 @@
+"""A stack of equal blocks: a vmapped constructor and one scan. Only this file knows of scan."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+from flax import nnx
+
+Remat = Literal["none", "attention", "full"]
+"""What the backward pass recomputes: nothing; all but attention outputs; all but block inputs."""
+
+
+def stack(make_block: Callable[[nnx.Rngs], Any], depth: int, rngs: nnx.Rngs) -> Any:
+    """`depth` blocks as one block whose every parameter has a leading `layers` axis."""
+    return jax.vmap(lambda key: make_block(nnx.Rngs(key)))(jax.random.split(rngs.params(), depth))
+
+
+def apply_stack(blocks: Any, x: jax.Array, *context: Any, remat: Remat) -> jax.Array:
+    """x through every block in turn; `context` is what all of them see."""
+
+    def apply(x: jax.Array, block: Any) -> tuple[jax.Array, None]:
+        return block(x, *context), None
+
+    if remat == "full":
+        apply = jax.checkpoint(apply)
+    elif remat == "attention":
+        policy = jax.checkpoint_policies.save_only_these_names("attention")
+        apply = jax.checkpoint(apply, policy=policy)
+    return jax.lax.scan(apply, x, blocks)[0]

@@ -1,0 +1,1 @@
+"""The device mesh, and how logical axes of arrays are laid out on it."""

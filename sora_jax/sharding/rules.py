@@ -1,0 +1,83 @@
+"""Logical axis -> mesh axis: the one table that decides how every array is laid out."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from sora_jax.config import ConfigError
+
+MeshAxes = str | tuple[str, ...] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardingRules:
+    """One field per logical axis. Parameters name theirs where they are made (`axes=...`)."""
+
+    rows: MeshAxes = ("replica", "fsdp")  # of a batch
+    tokens: MeshAxes = "context"
+    embed: MeshAxes = "fsdp"  # the residual width of a parameter
+    mlp: MeshAxes = "tensor"
+    heads: MeshAxes = "tensor"
+    vocabulary: MeshAxes = "tensor"
+    layers: MeshAxes = None
+
+    def spec(self, *logical: str | None) -> PartitionSpec:
+        """PartitionSpec of an array whose axes have these names; None is an unsplit axis."""
+        axes = tuple(None if name is None else getattr(self, name) for name in logical)
+        used = [a for axis in axes if axis for a in ((axis,) if isinstance(axis, str) else axis)]
+        if len(used) != len(set(used)):
+            raise ConfigError(f"axes {logical} map to {axes}: a mesh axis is used twice")
+        return PartitionSpec(*axes)
+
+
+RULES = ShardingRules()
+
+
+def rows_sharding(mesh: Mesh) -> NamedSharding:
+    """Sharding of batch arrays: rows split over replica and fsdp, everything else whole."""
+    return NamedSharding(mesh, RULES.spec("rows"))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def parameter_shardings(tree: Any, mesh: Mesh) -> Any:
+    """NamedSharding for every leaf of a tree of modules (or of optimizer moments shaped like them).
+
+    A parameter inside a stack has one leading axis more than it names: `layers`. An axis that the
+    mesh does not divide stays whole, so that odd widths (the patch channels) cost no padding.
+    """
+
+    def of(leaf: Any) -> Any:
+        if not isinstance(leaf, nnx.Variable):
+            return replicated(mesh)
+        logical = tuple(leaf.get_metadata().get("axes", ()))
+        value = leaf.get_value()
+        shape = np.shape(value) if not hasattr(value, "shape") else value.shape
+        logical = ("layers",) * (len(shape) - len(logical)) + logical
+        spec = RULES.spec(*logical)
+        parts = [
+            axis if size % _ways(mesh, axis) == 0 else None
+            for size, axis in zip(shape, spec, strict=True)
+        ]
+        return jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec(*parts)), leaf)
+
+    return jax.tree.map(of, tree, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+
+
+def _ways(mesh: Mesh, axis: MeshAxes) -> int:
+    names = () if axis is None else (axis,) if isinstance(axis, str) else axis
+    return int(np.prod([mesh.shape[name] for name in names]))
+
+
+def constrain(x: jax.Array, *logical: str | None) -> jax.Array:
+    """Pins an intermediate array to the table inside jit; does nothing outside a mesh."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, RULES.spec(*logical))

@@ -1,0 +1,64 @@
+"""The containers that travel between packages, and the glossary of axis letters.
+
+Axis letters used in every signature:
+    b rows of a batch      t frames (pixels or latents)   h w height and width
+    c channels             n tokens of a row              d model width
+    l text tokens          m noise levels of a row        k head width
+
+Segment ids number the clips that share a row from 1; 0 is padding, which nothing attends to.
+"""
+
+import dataclasses
+
+import jax
+from jaxtyping import Array, Float, Int, UInt8
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class VideoBatch:
+    """Clips of one bucket, as the loader emits them. An image is a video of one frame."""
+
+    video: UInt8[Array, "b t h w 3"]
+    text: Int[Array, "b l"]  # token ids, 0 is padding
+    fps: Float[Array, " b"]  # frames per second
+    example_id: Int[Array, " b"]  # position in the stream of the bucket: what noise is keyed by
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """What each token of a row is: where and when it stands, whose it is, how noisy it is.
+
+    A token holds an index into the row's short table of noise levels, so that modulation is
+    computed once per level and never once per token.
+    """
+
+    coordinates: Float[Array, "b n 3"]  # seconds, y and x in patches from the centre
+    segments: Int[Array, "b n"]
+    level_index: Int[Array, "b n"]  # into noise_levels
+    noise_levels: Float[Array, "b m"]  # 0 is data ("given"), 1 is pure noise
+    level_segments: Int[Array, "b m"]  # the segment each noise level belongs to
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """Encoded captions; several captions may share a row, told apart by segment ids."""
+
+    embeddings: Float[Array, "b l d"]
+    segments: Int[Array, "b l"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LatentBatch:
+    """Clips after the autoencoder: the batch that the diffusion step trains on, padded to a shape
+    class, so that the compiled step depends on the class alone."""
+
+    latents: Float[Array, "b n c"]  # normalised latent patches, 0 at padding
+    coordinates: Float[Array, "b n 3"]  # seconds, y and x in patches from the centre
+    segments: Int[Array, "b n"]
+    frames: Int[Array, "b n"]  # latent frame of each token: what conditioning patterns speak of
+    text: Int[Array, "b l"]
+    example_id: Int[Array, " b"]

@@ -1,0 +1,147 @@
+"""Buckets (frames, height, width), shape classes (rows, tokens), and which clip goes where."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+from sora_jax.config import ConfigError
+
+MAX_SHAPE_CLASSES = 8  # each is a compiled program
+
+
+@dataclasses.dataclass(frozen=True)
+class Bucket:
+    """Clips of one size; a step draws all its rows from one bucket. An image has one frame."""
+
+    frames: int
+    height: int
+    width: int
+    weight: float = 1.0  # share of the steps, relative to the other buckets
+
+    def __post_init__(self) -> None:
+        if min(self.frames, self.height, self.width) < 1:
+            raise ConfigError(f"bucket {self.name}: sizes must be positive")
+        if not (self.weight > 0 and math.isfinite(self.weight)):
+            raise ConfigError(f"bucket {self.name}: weight {self.weight} must be positive")
+
+    @property
+    def name(self) -> str:
+        return f"{self.frames}x{self.height}x{self.width}"
+
+
+@dataclasses.dataclass(frozen=True)
+class ShapeClass:
+    """Shape of a batch of token rows, and so of one compiled step."""
+
+    rows: int  # of the global batch, over all devices
+    tokens: int  # per row; a bucket with fewer is padded
+
+    def __post_init__(self) -> None:
+        if min(self.rows, self.tokens) < 1:
+            raise ConfigError(f"shape class {self.rows} rows x {self.tokens} tokens: not positive")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """What the loader emits. The directory of the set is no part of it: sets move."""
+
+    buckets: tuple[Bucket, ...]
+    shape_classes: tuple[ShapeClass, ...]
+    text_length: int = 32  # tokens of a caption, end mark included; longer ones are cut
+    vocabulary_size: int = 512  # at most; a set with few captions supports fewer
+    caption_dropout: float = 0.1  # share of rows with an empty caption, for guidance
+
+    def __post_init__(self) -> None:
+        names = [bucket.name for bucket in self.buckets]
+        if not names:
+            raise ConfigError("data.buckets is empty: name at least one bucket")
+        if len(set(names)) < len(names):
+            raise ConfigError(f"data.buckets names a bucket twice: {', '.join(names)}")
+        if not 1 <= len(self.shape_classes) <= MAX_SHAPE_CLASSES:
+            raise ConfigError(
+                f"data.shape_classes has {len(self.shape_classes)} classes: "
+                f"between 1 and {MAX_SHAPE_CLASSES} are allowed"
+            )
+        tokens = [shape_class.tokens for shape_class in self.shape_classes]
+        if len(set(tokens)) < len(tokens):
+            raise ConfigError(f"data.shape_classes has two classes of as many tokens: {tokens}")
+        if self.text_length < 1 or self.vocabulary_size < 8:
+            raise ConfigError(
+                f"data.text_length {self.text_length} must be at least 1 and "
+                f"data.vocabulary_size {self.vocabulary_size} at least 8"
+            )
+        if not 0 <= self.caption_dropout <= 1:
+            raise ConfigError(f"data.caption_dropout {self.caption_dropout} is not in [0, 1]")
+
+
+def check_buckets(config: DataConfig, temporal: int, spatial: int) -> None:
+    """Checks that the autoencoder and the patches divide every bucket.
+
+    Args:
+        config: the buckets.
+        temporal: frames per latent frame after the first (4: 1+4k frames -> 1+k latent frames).
+        spatial: pixels per patch side, the autoencoder's compression times the patch size.
+
+    Raises:
+        ConfigError: a bucket has other than 1 + temporal * k frames, or an indivisible side.
+    """
+    for bucket in config.buckets:
+        if (bucket.frames - 1) % temporal:
+            raise ConfigError(
+                f"bucket {bucket.name}: {bucket.frames} frames are not 1 + {temporal}k"
+            )
+        if bucket.height % spatial or bucket.width % spatial:
+            raise ConfigError(
+                f"bucket {bucket.name}: {bucket.height} x {bucket.width} pixels are not "
+                f"multiples of {spatial}"
+            )
+
+
+def bucket_classes(
+    config: DataConfig, tokens_of: Callable[[Bucket], int]
+) -> tuple[ShapeClass, ...]:
+    """The smallest shape class that holds each bucket, in the order of `config.buckets`.
+
+    Raises:
+        ConfigError: a bucket has more tokens than any class.
+    """
+    ascending = sorted(config.shape_classes, key=lambda shape_class: shape_class.tokens)
+    classes = []
+    for bucket in config.buckets:
+        tokens = tokens_of(bucket)
+        fitting = [shape_class for shape_class in ascending if shape_class.tokens >= tokens]
+        if not fitting:
+            raise ConfigError(
+                f"bucket {bucket.name} needs {tokens} tokens, more than any shape class "
+                f"({ascending[-1].tokens}): add a class or remove the bucket"
+            )
+        classes.append(fitting[0])
+    return tuple(classes)
+
+
+def nearest_size(height: int, width: int, buckets: Sequence[Bucket]) -> tuple[int, int] | None:
+    """Bucket size (height, width) for a picture: no upscale, nearest aspect ratio, then largest.
+
+    Returns None if the picture is smaller than every bucket.
+    """
+    sizes = {(b.height, b.width) for b in buckets if b.height <= height and b.width <= width}
+    if not sizes:
+        return None
+
+    def order(size: tuple[int, int]) -> tuple[float, int, tuple[int, int]]:
+        distance = abs(math.log(size[1] / size[0]) - math.log(width / height))
+        return (round(distance, 9), -size[0] * size[1], size)
+
+    return min(sizes, key=order)
+
+
+def split_lengths(frames: int, durations: Sequence[int]) -> list[int]:
+    """Cuts a shot into consecutive clips: as many of the longest duration as fit, then shorter.
+
+    The frames that are left are fewer than the shortest duration.
+    """
+    lengths: list[int] = []
+    for duration in sorted(set(durations), reverse=True):
+        count, frames = divmod(frames, duration)
+        lengths += [duration] * count
+    return lengths

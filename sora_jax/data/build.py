@@ -1,0 +1,196 @@
+"""Clips -> a set on disk: shards through TFDS, tokenizer, ledger, and the manifest last."""
+
+import dataclasses
+import errno
+import math
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from sora_jax.data.buckets import DataConfig
+from sora_jax.data.ledger import Ledger
+from sora_jax.data.media import encode_clip
+from sora_jax.data.schema import (
+    LEDGER_FILE,
+    TOKENIZER_FILE,
+    DataError,
+    FileEntry,
+    Manifest,
+    Record,
+    features,
+)
+from sora_jax.data.tokenizer import Tokenizer
+
+RECORDS_PER_SHARD = 4096
+FLUSH_BYTES = 2**26  # of media held back, because TFDS rewrites its own index at each write
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceClip:
+    """A clip on its way into a set; its size is that of a bucket."""
+
+    clip_id: str
+    asset_id: str
+    caption: str
+    video: UInt8[np.ndarray, "t h w 3"]
+    fps: float
+    source: str = ""  # what the ledger calls it; the clip id if empty
+    changes: tuple[str, ...] = ()  # what was done to it, for the ledger
+
+
+def build_set(
+    clips: Iterable[SourceClip],
+    directory: Path | str,
+    config: DataConfig,
+    ledger: Ledger | None = None,
+    records_per_shard: int = RECORDS_PER_SHARD,
+) -> Manifest:
+    """Writes a set. The same clips in the same order give the same bytes.
+
+    Everything is written beside `directory` and moved there at the end, so that a failure of any
+    kind leaves nothing behind and whatever was there untouched.
+
+    Args:
+        clips: each of the size of a bucket of `config`, with a caption and an id of its own.
+        directory: must be absent or empty.
+        config: its buckets and vocabulary size are used.
+        ledger: holds what was dropped before; emitted clips are added to it.
+        records_per_shard: the last shard of a bucket is shorter.
+
+    Raises:
+        DataError: the directory has something in it, a clip does not fit, two share an id, there
+            is no clip at all, or the disk is full.
+    """
+    directory = Path(directory)
+    ledger = Ledger() if ledger is None else ledger
+    with _replacing(directory) as partial:
+        writer = _Writer(partial, config, records_per_shard)
+        captions = []
+        for clip in clips:
+            bucket = writer.add(clip)
+            captions.append(clip.caption)
+            ledger.emitted(clip.source or clip.clip_id, clip.clip_id, bucket, clip.changes)
+        if not captions:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in ledger.counts().items())
+            raise DataError(f"no clip for {directory}: {reasons or 'the input is empty'}")
+        shards = writer.close()
+        tokenizer = Tokenizer.train(captions, config.vocabulary_size)
+        (partial / TOKENIZER_FILE).write_bytes(tokenizer.model)
+        cut = sum(tokenizer.length(caption) > config.text_length for caption in captions)
+        if cut:
+            ledger.note("captions", f"{cut} are longer than {config.text_length} tokens: cut")
+        ledger.save(partial / LEDGER_FILE)
+        manifest = Manifest(
+            shards=shards,
+            tokenizer=FileEntry.of(partial, TOKENIZER_FILE),
+            ledger=FileEntry.of(partial, LEDGER_FILE),
+            ledger_counts=ledger.counts(),
+        )
+        manifest.save(partial)
+    return manifest
+
+
+@contextmanager
+def _replacing(directory: Path) -> Iterator[Path]:
+    """Yields an empty directory beside `directory`, renamed to it if the body succeeds."""
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise DataError(f"{directory} is not empty: remove it or choose another --output")
+    partial = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        os.replace(partial, directory)  # an empty directory may be replaced, a full one not
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise DataError(
+                f"no space left on the disk while writing {directory}: nothing was changed there"
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+class _Writer:
+    """Appends records to the shards of their buckets, one TFDS split each."""
+
+    def __init__(self, directory: Path, config: DataConfig, records_per_shard: int) -> None:
+        import tensorflow_datasets as tfds
+
+        self._directory = directory
+        self._buckets = {(b.frames, b.height, b.width): b.name for b in config.buckets}
+        identity = tfds.core.dataset_info.DatasetIdentity(
+            name="sora",
+            version=tfds.core.Version("1.0.0"),
+            data_dir=os.fspath(directory),
+            module_name="sora_jax.data",
+        )
+        self._writer = tfds.core.SequentialWriter(
+            tfds.core.DatasetInfo(builder=identity, features=features(), description="clips"),
+            max_examples_per_shard=records_per_shard,
+            file_format="array_record",
+        )
+        self._writer.initialize_splits(list(self._buckets.values()))
+        self._records_per_shard = records_per_shard
+        self._counts = dict.fromkeys(self._buckets.values(), 0)
+        self._ids: set[str] = set()
+        self._pending: dict[str, list[dict[str, Any]]] = {}
+        self._pending_bytes = 0
+
+    def add(self, clip: SourceClip) -> str:
+        """Queues a clip; returns the name of its bucket."""
+        bucket = self._buckets.get(clip.video.shape[:3])
+        if bucket is None or clip.video.dtype != np.uint8 or clip.video.shape[3:] != (3,):
+            raise DataError(
+                f"clip {clip.clip_id} is {clip.video.dtype} {clip.video.shape}: not a bucket of "
+                f"{', '.join(self._buckets.values())}"
+            )
+        if clip.clip_id in self._ids:
+            raise DataError(f"two clips have the id {clip.clip_id}")
+        if not clip.caption.strip():
+            raise DataError(f"clip {clip.clip_id} has an empty caption")
+        if not (math.isfinite(clip.fps) and clip.fps > 0):
+            raise DataError(f"clip {clip.clip_id} has {clip.fps} frames per second")
+        media, media_format = encode_clip(clip.video, clip.fps)
+        frames, height, width = clip.video.shape[:3]
+        record = Record(
+            clip_id=clip.clip_id,
+            asset_id=clip.asset_id,
+            caption=clip.caption,
+            media=media,
+            media_format=media_format,
+            frames=frames,
+            height=height,
+            width=width,
+            fps=clip.fps,
+        )
+        self._ids.add(clip.clip_id)
+        self._counts[bucket] += 1
+        self._pending.setdefault(bucket, []).append(dict(vars(record)))
+        self._pending_bytes += len(media)
+        if self._pending_bytes > FLUSH_BYTES:
+            self._flush()
+        return bucket
+
+    def _flush(self) -> None:
+        self._writer.add_examples(self._pending)
+        self._pending, self._pending_bytes = {}, 0
+
+    def close(self) -> dict[str, tuple[FileEntry, ...]]:
+        """Finishes every shard and returns the shards of each bucket that has any."""
+        self._flush()
+        self._writer.close_all()
+        shards = {}
+        for bucket, total in self._counts.items():
+            lengths = [self._records_per_shard] * (total // self._records_per_shard)
+            lengths += [rest] if (rest := total % self._records_per_shard) else []
+            shards[bucket] = tuple(
+                FileEntry.of(self._directory, f"sora-{bucket}.array_record-{i:05d}", length)
+                for i, length in enumerate(lengths)
+            )
+        return {bucket: files for bucket, files in shards.items() if files}

@@ -1,0 +1,183 @@
+"""Record, manifest and errors of a set: the one format that writers and loaders share."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from sora_jax.config import UserError
+
+SCHEMA_VERSION = 1
+MANIFEST_FILE = "manifest.json"
+TOKENIZER_FILE = "tokenizer.model"
+LEDGER_FILE = "ledger.jsonl"
+
+MediaFormat = Literal["mp4", "png", "jpeg", "npy.zlib"]
+
+
+class DataError(UserError):
+    """Media, a record or a set that cannot be used; the message names it and says what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One captioned clip as stored: the fields are the TFDS features of the same names."""
+
+    clip_id: str  # unique in the set
+    asset_id: str  # the source it was cut from, so that clips of one video can be kept together
+    caption: str
+    media: bytes
+    media_format: MediaFormat
+    frames: int
+    height: int
+    width: int
+    fps: float
+
+    @classmethod
+    def parse(cls, serialized: bytes) -> "Record":
+        """Reads one stored example.
+
+        Raises:
+            ValueError: the bytes are not a record of this schema.
+        """
+        try:
+            values = features().deserialize_example_np(serialized)
+            text = {name: values[name].decode() for name in ("clip_id", "asset_id", "caption")}
+            media_format = values["media_format"].decode()
+        except Exception as error:  # protobuf's DecodeError derives from Exception alone
+            raise ValueError(f"not a record of schema {SCHEMA_VERSION}: {error}") from error
+        if media_format not in get_args(MediaFormat):
+            raise ValueError(f"unknown media format {media_format!r}")
+        numbers = {name: values[name] for name in ("frames", "height", "width", "fps")}
+        return cls(**text, media=values["media"], media_format=media_format, **numbers)
+
+
+@functools.cache
+def features() -> Any:
+    """TFDS features of a record; none of them needs TensorFlow."""
+    import tensorflow_datasets as tfds
+
+    f = tfds.features
+    return f.FeaturesDict(
+        {
+            "clip_id": f.Text(),
+            "asset_id": f.Text(),
+            "caption": f.Text(),
+            # Raw bytes: features.Video and features.Image would import TensorFlow.
+            "media": f.Tensor(shape=(), dtype=np.object_),
+            "media_format": f.Text(),
+            "frames": f.Scalar(np.int32),
+            "height": f.Scalar(np.int32),
+            "width": f.Scalar(np.int32),
+            "fps": f.Scalar(np.float32),
+        }
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class FileEntry:
+    """A file of the set, as it was when the manifest was written."""
+
+    file: str  # relative to the set
+    bytes: int
+    sha256: str
+    records: int = 0  # of a shard
+
+    @classmethod
+    def of(cls, directory: Path, file: str, records: int = 0) -> "FileEntry":
+        path = directory / file
+        return cls(file, path.stat().st_size, file_sha256(path), records)
+
+    def check(self, directory: Path, *, contents: bool) -> None:
+        """Compares the file on disk with this entry; `contents` reads and hashes all of it.
+
+        Raises:
+            DataError: the file is missing, has another size, or (contents) another hash.
+        """
+        path = directory / self.file
+        if not path.is_file():
+            raise DataError(f"{path} is in the manifest but not on disk: build the set again")
+        size = path.stat().st_size
+        if size != self.bytes:
+            raise DataError(
+                f"{path} has {size} bytes, the manifest says {self.bytes}: build the set again"
+            )
+        if contents and file_sha256(path) != self.sha256:
+            raise DataError(f"{path} does not have the manifest's sha256: build the set again")
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What a set holds. Written last, so that a set without one was never finished."""
+
+    shards: Mapping[str, tuple[FileEntry, ...]]  # by bucket name, "frames x height x width"
+    tokenizer: FileEntry
+    ledger: FileEntry
+    ledger_counts: Mapping[str, int]
+    schema_version: int = SCHEMA_VERSION
+
+    def records(self, bucket: str) -> int:
+        return sum(shard.records for shard in self.shards.get(bucket, ()))
+
+    def files(self) -> tuple[FileEntry, ...]:
+        return (
+            *(s for shards in self.shards.values() for s in shards),
+            self.tokenizer,
+            self.ledger,
+        )
+
+    @property
+    def id(self) -> str:
+        """sha256 over everything in the manifest, hence over the contents of the set."""
+        return hashlib.sha256(self.text().encode()).hexdigest()
+
+    def text(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n"
+
+    def save(self, directory: Path) -> None:
+        """Writes the manifest in one rename."""
+        partial = directory / (MANIFEST_FILE + ".partial")
+        partial.write_text(self.text())
+        os.replace(partial, directory / MANIFEST_FILE)
+
+    @classmethod
+    def load(cls, directory: Path) -> "Manifest":
+        """Reads the manifest of a set.
+
+        Raises:
+            DataError: there is none, it cannot be read, or it is of another schema version.
+        """
+        path = directory / MANIFEST_FILE
+        if not path.is_file():
+            raise DataError(f"{directory} has no {MANIFEST_FILE}: not a set, or never finished")
+        try:
+            fields = json.loads(path.read_text())
+            version = fields["schema_version"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path} cannot be read ({error}): build the set again") from error
+        if version != SCHEMA_VERSION:
+            raise DataError(
+                f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}: "
+                "build the set again"
+            )
+        try:
+            fields["shards"] = {
+                bucket: tuple(FileEntry(**shard) for shard in shards)
+                for bucket, shards in fields["shards"].items()
+            }
+            fields["tokenizer"] = FileEntry(**fields["tokenizer"])
+            fields["ledger"] = FileEntry(**fields["ledger"])
+            return cls(**fields)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{path} cannot be read ({error}): build the set again") from error
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,110 @@
+"""Random access to the records of a set on disk, checked against its manifest."""
+
+import bisect
+import itertools
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from array_record.python import array_record_module
+
+from sora_jax.data.buckets import Bucket, DataConfig
+from sora_jax.data.schema import DataError, FileEntry, Manifest, Record
+from sora_jax.data.tokenizer import Tokenizer
+
+# Sets up to this size are hashed when they are opened: about a second.
+HASH_ON_OPEN_BYTES = 2**30
+MAX_OPEN_SHARDS = 256  # file handles of one source
+
+
+class ShardSource:
+    """Records of one bucket by index, over all of its shards.
+
+    Grain's own ArrayRecordDataSource would do the same with a cost per read that grows with the
+    records in the shard, and opens every shard once to count it; the manifest has the counts.
+    """
+
+    def __init__(self, directory: Path, shards: Sequence[FileEntry]) -> None:
+        self._directory, self._shards = directory, tuple(shards)
+        self._ends = list(itertools.accumulate(shard.records for shard in shards))
+        self._open: dict[int, Any] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __repr__(self) -> str:  # Grain prints it
+        return f"ShardSource({len(self._shards)} shards, {len(self)} records)"
+
+    def shard_of(self, index: int) -> str:
+        """Path of the shard that holds a record, for messages."""
+        return str(self._directory / self._shards[bisect.bisect_right(self._ends, index)].file)
+
+    def __getitem__(self, index: int) -> Record:
+        """Raises DataError, naming the shard, if the record cannot be read."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        shard = bisect.bisect_right(self._ends, index)
+        offset = index - (self._ends[shard] - self._shards[shard].records)
+        try:
+            return Record.parse(self._reader(shard).read(offset, offset + 1)[0])
+        except (ValueError, RuntimeError, IndexError) as error:
+            raise DataError(
+                f"{self.shard_of(index)}: record {offset} cannot be read: {error}"
+            ) from error
+
+    def _reader(self, shard: int) -> Any:
+        with self._lock:
+            reader = self._open.pop(shard, None)
+            if reader is None:
+                reader = array_record_module.ArrayRecordReader(
+                    str(self._directory / self._shards[shard].file),
+                    options="readahead_buffer_size:0",
+                )
+            self._open[shard] = reader  # the most recently used is last
+            if len(self._open) > MAX_OPEN_SHARDS:
+                self._open.pop(next(iter(self._open)))  # closed when its last user drops it
+        return reader
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": {}, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
+
+class ClipSet:
+    """A finished set: its manifest, its tokenizer and its records by bucket."""
+
+    def __init__(self, directory: Path | str) -> None:
+        """Opens a set and checks its files against the manifest.
+
+        Existence and size are always checked, contents if the set is below 1 GiB.
+
+        Raises:
+            DataError: the set has no manifest, or a file is missing or not the manifest's.
+        """
+        self.directory = Path(directory)
+        self.manifest = Manifest.load(self.directory)
+        files = self.manifest.files()
+        small = sum(file.bytes for file in files) <= HASH_ON_OPEN_BYTES
+        self.verify(contents=small)
+        self.tokenizer = Tokenizer.load(self.directory / self.manifest.tokenizer.file)
+
+    def verify(self, *, contents: bool = True) -> None:
+        """Checks every file, `contents` by hash; raises DataError at the first that fails."""
+        for file in self.manifest.files():
+            file.check(self.directory, contents=contents)
+
+    def source(self, bucket: Bucket) -> ShardSource:
+        """Records of a bucket; empty if the set has none."""
+        return ShardSource(self.directory, self.manifest.shards.get(bucket.name, ()))
+
+    def filled_buckets(self, config: DataConfig) -> tuple[int, ...]:
+        """Indices into `config.buckets` of those that the set has records for."""
+        return tuple(
+            index
+            for index, bucket in enumerate(config.buckets)
+            if self.manifest.records(bucket.name)
+        )

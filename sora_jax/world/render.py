@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sora_jax.world.dynamics import simulate
 from sora_jax.world.scene import EXTENT, PALETTE, Scene, Shape
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating]
 
 WAVES = 5
 """Plane waves that make up a background texture."""

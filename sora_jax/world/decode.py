@@ -25,8 +25,11 @@ WORKING_UNIT = 32
 LOST_FRAMES = 8
 """One frame in so many may disagree or be unreadable before a clip's count is undefined."""
 SHAPES: tuple[Shape, ...] = get_args(Shape)
-EDGES = (1.0, 2.5)
-"""Pixels over which the edge of a candidate shape fades: as rendered, and as blurred by a codec."""
+BLURS = 4
+"""Passes of a small blur after which candidate shapes are also compared, as reconstructions are
+softer than renders."""
+MOST_SURPRISE = 0.8
+"""Pixels by which a centroid may miss the place that its flight so far foretells."""
 WORST_FIT = 0.15
 """Squared error over area beyond which a blob is none of the shapes."""
 CLEAR_FIT = 0.85
@@ -46,7 +49,7 @@ class DecodedObject:
     shape: Shape | None
     size: Size | None
     radius: float
-    centroids: NDArray[np.float64] = field(repr=False)
+    centroids: Floats = field(repr=False)
     velocity: tuple[float, float] | None
     movement: Movement | None
     direction: Direction | None
@@ -167,13 +170,22 @@ def shape_errors(blobs: Sequence[Blob]) -> dict[Shape, float]:
     amount = np.clip(np.stack(windows), 0, 1)
     dx = np.stack(offsets_x)[:, None, :].astype(np.float32)
     dy = np.stack(offsets_y)[:, :, None].astype(np.float32)
-    return {
-        shape: min(
-            float(((coverage(shape, dx, dy, radius, edge) - amount) ** 2).sum() / amount.sum())
-            for edge in EDGES
-        )
-        for shape in SHAPES
-    }
+    errors: dict[Shape, float] = {}
+    for shape in SHAPES:
+        template = coverage(shape, dx, dy, radius, 1.0)
+        misses = [float(((template - amount) ** 2).sum())]
+        for _ in range(BLURS):
+            template = _blur(template)
+            misses.append(float(((template - amount) ** 2).sum()))
+        errors[shape] = min(misses) / float(amount.sum())
+    return errors
+
+
+def _blur(images: Floats) -> Floats:
+    """One pass of the kernel (1 2 1) / 4 along both axes of images [n, h, w] with dark borders."""
+    for axis in (1, 2):
+        images = 0.5 * images + 0.25 * (np.roll(images, 1, axis) + np.roll(images, -1, axis))
+    return images
 
 
 def _shape_of(blobs: Sequence[Blob]) -> Shape | None:
@@ -184,35 +196,43 @@ def _shape_of(blobs: Sequence[Blob]) -> Shape | None:
 
 
 def _fit_motion(
-    centroids: NDArray[np.float64], fps: float, unit: float
+    centroids: Floats, fps: float, unit: float
 ) -> tuple[tuple[float, float] | None, Movement | None]:
-    """Initial velocity, and "moves" or "falls" for flight without or with gravity; None where
-    neither fits alone.
+    """Initial velocity, and "moves" or "falls" for flight without or with gravity.
 
-    The fit is over the longest beginning that either explains to about a third of a pixel, so ends
-    before a bounce.
+    Each of the two is followed from the first frame for as long as it foretells the next centroid,
+    so a fit ends before a bounce; the one that lasts longer holds. None where neither lasts three
+    frames, or both last as long and fit about as well.
     """
-    tolerance = max(0.010, 0.35 / unit)
-    times = np.arange(len(centroids)) / fps
-    found = np.isfinite(centroids[:, 0])
-    for length in range(len(centroids), 2, -1):
-        used = found[:length]
-        if used.sum() < max(3, length - length // LOST_FRAMES):
-            continue
-        design = np.stack([np.ones(used.sum()), times[:length][used]], axis=1)
-        fits = {}
-        for movement, pull in (("moves", 0.0), ("falls", GRAVITY)):
-            flight = centroids[:length][used] - 0.5 * pull * design[:, 1:] ** 2 * [0.0, 1.0]
-            line = np.linalg.lstsq(design, flight, rcond=None)[0]
-            off = np.linalg.norm(design @ line - flight, axis=1)
-            fits[movement] = (float(np.sqrt((off**2).mean())), line[1])
-        best, second = sorted(fits, key=lambda movement: fits[movement][0])
-        if fits[best][0] < tolerance:
-            if fits[best][0] > 0.6 * fits[second][0]:
-                return None, None
-            velocity = (float(fits[best][1][0]), float(fits[best][1][1]))
-            return velocity, "moves" if best == "moves" else "falls"
-    return None, None
+    found = np.flatnonzero(np.isfinite(centroids[:, 0]))
+    if len(found) < 3 or found[0] > 1:
+        return None, None
+    flights: dict[Movement, tuple[int, float, Floats]] = {
+        "moves": _follow(found / fps, centroids[found], 0.0, unit),
+        "falls": _follow(found / fps, centroids[found], GRAVITY, unit),
+    }
+    (best, (frames, miss, velocity)), (_, (other_frames, other_miss, _)) = sorted(
+        flights.items(), key=lambda item: (-item[1][0], item[1][1])
+    )
+    if frames < 3 or (frames == other_frames and miss > CLEAR_FIT * other_miss):
+        return None, None
+    return (float(velocity[0]), float(velocity[1])), best
+
+
+def _follow(
+    times: Floats, centroids: Floats, pull: float, unit: float
+) -> tuple[int, float, Floats]:
+    """For how many frames a flight under this pull foretells the next, its error and velocity."""
+    level = centroids - 0.5 * pull * times[:, None] ** 2 * np.array([0.0, 1.0])
+    design = np.stack([np.ones_like(times), times], axis=1)
+    frames = 2
+    while frames <= len(times):
+        line = np.linalg.lstsq(design[:frames], level[:frames], rcond=None)[0]
+        off = np.linalg.norm(design @ line - level, axis=1)
+        if frames == len(times) or off[frames] > MOST_SURPRISE / unit:
+            break
+        frames += 1
+    return frames, float(np.sqrt((off[:frames] ** 2).mean())), line[1]
 
 
 def _name_motion(

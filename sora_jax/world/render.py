@@ -24,8 +24,8 @@ def render(scene: Scene, frames: int, height: int, width: int, fps: float) -> np
     if abs(width / unit - scene.box[0]) > 1e-6:
         raise ValueError(
             f"render: the scene of seed {scene.seed} has aspect ratio"
-            f" {scene.box[0] / scene.box[1]:.4f}, not that of {width} x {height} pixels: sample it for"
-            " the aspect ratio at which it is rendered"
+            f" {scene.box[0] / scene.box[1]:.4f}, not that of {width} x {height} pixels: sample it"
+            " for the aspect ratio at which it is rendered"
         )
     times = np.arange(frames) / fps
     x = ((np.arange(width) + 0.5) / unit).astype(np.float32)
@@ -73,14 +73,15 @@ def background(scene: Scene, times: np.ndarray, x: np.ndarray, y: np.ndarray) ->
 def coverage(
     shape: Shape, dx: np.ndarray, dy: np.ndarray, radius: float, softness: float
 ) -> np.ndarray:
-    """How much of each pixel the shape covers, float32 from 0 to 1.
+    """How much of each pixel the shape covers, from 0 to 1.
 
     `dx` and `dy` are offsets from the shape's centre, `radius` that of the disc of equal area,
-    `softness` the width of the edge: the size of a pixel, or more for a blurred edge.
+    `softness` the width of the edge, which is the size of a pixel.
     """
-    return np.clip(
-        np.float32(0.5) - DISTANCES[shape](dx, dy, radius * EXTENT[shape]) / softness, 0, 1
+    covered: Floats = np.clip(
+        0.5 - DISTANCES[shape](dx, dy, radius * EXTENT[shape]) / softness, 0, 1
     )
+    return covered
 
 
 def _circle(x: Floats, y: Floats, radius: float) -> Floats:

@@ -111,7 +111,8 @@ def _without_background(excess: Floats) -> Floats:
     if len(design) < 4 * terms.shape[-1]:
         return excess
     gram = design.T @ design + 1e-3 * np.eye(terms.shape[-1], dtype=np.float32)
-    return excess - terms @ np.linalg.solve(gram, design.T @ excess[free])
+    smooth: Floats = terms @ np.linalg.solve(gram, design.T @ excess[free])
+    return excess - smooth
 
 
 def _components(mask: Bools) -> Iterator[Bools]:

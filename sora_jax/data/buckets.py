@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
-from sora_jax.config import ConfigError
+from sora_jax.errors import ConfigError
 
 MAX_SHAPE_CLASSES = 8  # each is a compiled program
 
@@ -47,6 +47,7 @@ class DataConfig:
 
     buckets: tuple[Bucket, ...]
     shape_classes: tuple[ShapeClass, ...]
+    fps: float = 8.0  # of clips that are rendered or sampled; footage keeps its own
     text_length: int = 32  # tokens of a caption, end mark included; longer ones are cut
     vocabulary_size: int = 512  # at most; a set with few captions supports fewer
     caption_dropout: float = 0.1  # share of rows with an empty caption, for guidance
@@ -70,6 +71,8 @@ class DataConfig:
                 f"data.text_length {self.text_length} must be at least 1 and "
                 f"data.vocabulary_size {self.vocabulary_size} at least 8"
             )
+        if not (self.fps > 0 and math.isfinite(self.fps)):
+            raise ConfigError(f"data.fps {self.fps} must be positive")
         if not 0 <= self.caption_dropout <= 1:
             raise ConfigError(f"data.caption_dropout {self.caption_dropout} is not in [0, 1]")
 

@@ -9,8 +9,8 @@ from jaxtyping import UInt8
 
 from sora_jax.data.schema import MediaFormat, Record
 
-# Up to this many bytes of pixels a clip is stored lossless: about as small, and decoded twenty
-# times faster than a video of the same clip, whose container alone takes a millisecond to open.
+# Up to this many bytes of pixels a clip is stored lossless: it costs little disk at these sizes,
+# and nine frames of 32 x 32 are read in 0.1 ms, against 4 ms as H.264.
 LOSSLESS_BYTES = 2**20
 
 
@@ -100,12 +100,11 @@ def decode_mp4(media: bytes) -> UInt8[np.ndarray, "t h w 3"]:
     reformatter = VideoReformatter()  # one for all frames: a new one each costs half the speed
     with av.open(io.BytesIO(media), "r") as container:
         container.streams.video[0].thread_type = "NONE"  # the loader's threads are enough
-        return np.stack(
-            [
-                reformatter.reformat(frame, format="rgb24", src_colorspace=Colorspace.ITU709).to_ndarray()
-                for frame in container.decode(video=0)
-            ]
-        )
+        pictures = [
+            reformatter.reformat(frame, format="rgb24", src_colorspace=Colorspace.ITU709)
+            for frame in container.decode(video=0)
+        ]
+    return np.stack([picture.to_ndarray() for picture in pictures])
 
 
 def av_rate(fps: float) -> Fraction:

@@ -21,11 +21,11 @@ import jax
 import numpy as np
 from grain.experimental import index_shuffle
 
-from sora_jax.config import ConfigError
 from sora_jax.data.buckets import DataConfig
 from sora_jax.data.media import decode_record
 from sora_jax.data.schema import DataError, Record
 from sora_jax.data.sources import ClipSet
+from sora_jax.errors import ConfigError
 from sora_jax.types import VideoBatch
 
 BLOCK_STEPS = 100  # in every block of so many steps each bucket has exactly its share

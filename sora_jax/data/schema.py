@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from sora_jax.config import UserError
+from sora_jax.errors import UserError
 
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"

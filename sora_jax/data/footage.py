@@ -1,0 +1,182 @@
+"""Files of people: decoding videos and images that may be anything, and finding cuts."""
+
+import dataclasses
+import itertools
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from sora_jax.data.schema import DataError
+
+MAX_PIXELS = 10**8  # of one picture; a small file can claim any size
+DETECTOR_SIDE = 256  # cuts are looked for in frames of about this size
+
+
+class MediaError(DataError):
+    """A file that cannot be used. `reason` is a fixed phrase, `detail` says which or how."""
+
+    def __init__(self, path: Path, reason: str, detail: str) -> None:
+        super().__init__(f"{path}: {reason} ({detail})")
+        self.reason, self.detail = reason, detail
+
+
+@dataclasses.dataclass(frozen=True)
+class Scan:
+    """What one pass over all frames of a video tells."""
+
+    frames: int
+    height: int  # as displayed: rotated, with square pixels
+    width: int
+    fps: float  # average, also where the rate varies
+    variable_rate: bool
+    cuts: tuple[int, ...]  # frames that begin a new shot, the first excluded
+
+    def shots(self) -> list[tuple[int, int]]:
+        """Half-open ranges of frames."""
+        edges = [0, *self.cuts, self.frames]
+        return list(itertools.pairwise(edges))
+
+
+def read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
+    """Decodes an image, upright by its EXIF orientation.
+
+    Raises:
+        MediaError: unreadable, truncated, or too large to decode safely.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is ours
+            image = Image.open(path)
+    except Image.DecompressionBombError as error:
+        raise MediaError(path, "too large", str(error)) from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise MediaError(path, "unreadable", _first_line(error)) from error
+    with image:
+        if image.width * image.height > MAX_PIXELS:
+            raise MediaError(path, "too large", f"{image.height}x{image.width} pixels")
+        try:
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+        except (OSError, SyntaxError, ValueError, EOFError) as error:
+            raise MediaError(path, "truncated", _first_line(error)) from error
+        if upright.mode.startswith("I"):  # 16-bit grey; convert() would clip, not scale
+            grey = (np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+            return np.repeat(grey[..., None], 3, axis=-1)
+        return np.asarray(upright.convert("RGB"))
+
+
+def read_frames(path: Path) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    """Decodes a video frame by frame, upright and with square pixels.
+
+    Raises:
+        MediaError: unreadable; truncated, after the frames before the damage.
+    """
+    from av.video.reformatter import VideoReformatter
+
+    reformatter = VideoReformatter()
+    for frame, width in _decode(path):
+        picture = reformatter.reformat(frame, width=width, height=frame.height, format="rgb24")
+        yield np.ascontiguousarray(np.rot90(picture.to_ndarray(), _quarter_turns(frame)))
+
+
+def scan_video(path: Path) -> Scan:
+    """Decodes a whole video once: counts its frames, finds its cuts, and proves it is complete.
+
+    Raises:
+        MediaError: unreadable, truncated, or too large to decode safely.
+    """
+    import scenedetect
+    from av.video.reformatter import Interpolation, VideoReformatter
+
+    detector = scenedetect.AdaptiveDetector()
+    reformatter = VideoReformatter()
+    times: list[float] = []
+    cuts: list[int] = []
+    height = width = 0
+    for frame, display_width in _decode(path):
+        if not times:
+            height, width = frame.height, display_width
+            if _quarter_turns(frame) % 2:
+                height, width = width, height
+        shrink = max(1, min(frame.height, frame.width) // DETECTOR_SIDE)
+        small = reformatter.reformat(
+            frame,
+            width=frame.width // shrink,
+            height=frame.height // shrink,
+            format="bgr24",
+            interpolation=Interpolation.AREA,
+        )
+        # The detector counts in frames, so that its rate is of no matter.
+        timecode = scenedetect.FrameTimecode(len(times), fps=25.0)
+        found = detector.process_frame(timecode, small.to_ndarray())
+        cuts += [int(cut.frame_num) for cut in found]
+        times.append(frame.time if frame.time is not None else float(len(times)))
+    fps, variable = _rate(path, times)
+    return Scan(len(times), height, width, fps, variable, tuple(cuts))
+
+
+def _decode(path: Path) -> Iterator[tuple[Any, int]]:
+    """PyAV frames of the first video stream, each with the width that makes its pixels square.
+
+    Raises MediaError at the end if frames are missing there.
+    """
+    import av
+
+    decoded = 0
+    try:
+        with av.open(str(path), "r") as container:
+            if not container.streams.video:
+                raise MediaError(path, "unreadable", "it has no video stream")
+            stream = container.streams.video[0]
+            if stream.width * stream.height > MAX_PIXELS:
+                raise MediaError(path, "too large", f"{stream.height}x{stream.width} pixels")
+            stream.thread_type = "AUTO"
+            declared, seconds = stream.frames, (container.duration or 0) / av.time_base
+            end = 0.0
+            for frame in container.decode(stream):
+                if frame.is_corrupt:
+                    raise MediaError(path, "truncated", f"frame {decoded} is damaged")
+                decoded += 1
+                end = max(end, (frame.time or 0.0))
+                yield frame, round(frame.width * (stream.sample_aspect_ratio or 1))
+    except av.FFmpegError as error:
+        reason = "truncated" if decoded else "unreadable"
+        after = f" after {decoded} frames" if decoded else ""
+        raise MediaError(path, reason, f"{error.strerror}{after}") from error
+    if not decoded:
+        raise MediaError(path, "unreadable", "no frame can be decoded")
+    # Damage at the end is no error to FFmpeg: it stops early. Some slack, because an edit list
+    # may hide a few frames of an intact file.
+    if declared and decoded < 0.95 * declared - 1:
+        raise MediaError(path, "truncated", f"{decoded} of {declared} frames can be decoded")
+    if not declared and end < 0.9 * seconds - 1:
+        raise MediaError(path, "truncated", f"{end:.1f} of {seconds:.1f} seconds can be decoded")
+
+
+def _rate(path: Path, times: list[float]) -> tuple[float, bool]:
+    """Average frames per second, and whether the frames are spaced unevenly."""
+    import av
+
+    if len(times) > 1 and times[-1] > times[0]:
+        steps = np.diff(times)
+        mean = float((len(times) - 1) / (times[-1] - times[0]))
+        uneven = bool(steps.max() > 1.5 * np.median(steps) + 1e-3)
+        return round(mean, 3), uneven
+    with av.open(str(path), "r") as container:
+        rate = container.streams.video[0].average_rate
+    return (float(rate) if rate else 1.0), False
+
+
+def _quarter_turns(frame: Any) -> int:
+    """Anticlockwise quarter turns that stand the frame upright, as np.rot90 counts them."""
+    return round((frame.rotation or 0) / 90) % 4
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

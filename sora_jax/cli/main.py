@@ -111,7 +111,7 @@ def _usage(name: str, module: ModuleType) -> str:
         paragraphs.append(f"  --{'[no]' if flag.boolean else ''}{flag_name}")
         paragraphs.append(
             textwrap.fill(
-                f"{flag.help}{default}",
+                f"{' '.join(flag.help.split())}{default}",
                 HELP_WIDTH,
                 initial_indent=" " * 6,
                 subsequent_indent=" " * 6,

@@ -1,0 +1,145 @@
+"""build, verify and look into sets of captioned clips.
+
+    sora data build --input DIR --output SET --experiment NAME    media with .txt or .json captions
+    sora data build --world N --output SET --experiment NAME      N clips of the procedural world
+    sora data verify SET                                          compare every file with its hash
+    sora data inspect SET                                         table of buckets, contact sheet
+
+A set holds the sizes that the experiment's buckets name; ledger.jsonl in it accounts for every
+input: emitted, resized, or dropped and why.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from absl import flags
+
+from sora_jax.cli.main import run
+from sora_jax.config import load_experiment
+from sora_jax.data import inspect
+from sora_jax.data.buckets import DataConfig
+from sora_jax.data.build import SourceClip, build_set
+from sora_jax.data.folder import folder_clips
+from sora_jax.data.ledger import Ledger
+from sora_jax.data.schema import LEDGER_FILE, Manifest
+from sora_jax.data.sources import ClipSet
+from sora_jax.errors import ConfigError
+from sora_jax.world.scene import WorldConfig
+from sora_jax.world.source import WorldSource
+
+FLAGS = flags.FlagValues()
+INPUT = flags.DEFINE_string(
+    "input", None, "folder of .mp4 .mov .webm .jpg .png, each with a caption", flag_values=FLAGS
+)
+WORLD = flags.DEFINE_integer(
+    "world", None, "instead of --input: how many clips of the world", flag_values=FLAGS
+)
+OUTPUT = flags.DEFINE_string(
+    "output", None, "the new set, or the contact sheet of inspect", flag_values=FLAGS
+)
+EXPERIMENT = flags.DEFINE_string(
+    "experiment", None, "experiment whose buckets the set is for", flag_values=FLAGS
+)
+SET = flags.DEFINE_multi_string(
+    "set", [], "change the experiment: --set data.text_length=48", flag_values=FLAGS
+)
+SHOWN_LINES = 40
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the action that the first word names."""
+    words = list(argv[1:])
+    match words:
+        case ["build"]:
+            _build()
+        case ["verify", directory]:
+            clips = ClipSet(directory)
+            clips.verify()
+            print(f"{directory}: {len(clips.manifest.files())} files are as the manifest says")
+        case ["inspect", directory]:
+            clips = ClipSet(directory)
+            print(inspect.table(clips))
+            sheet = Path(OUTPUT.value or f"{directory.rstrip('/')}-contact-sheet.png")
+            inspect.contact_sheet(clips, sheet)
+            print(f"contact sheet: {sheet}")
+        case _:
+            raise ConfigError(
+                f"'sora data {' '.join(words)}' is not understood: "
+                "give build, verify DIRECTORY or inspect DIRECTORY"
+            )
+
+
+def _build() -> None:
+    if OUTPUT.value is None or EXPERIMENT.value is None:
+        raise ConfigError("sora data build needs --output and --experiment")
+    experiment = load_experiment(EXPERIMENT.value, SET.value)
+    output = Path(OUTPUT.value)
+    if INPUT.value is not None and WORLD.value is None:
+        build_folder_set(Path(INPUT.value), output, experiment.data)
+    elif WORLD.value is not None and INPUT.value is None:
+        build_world_set(WORLD.value, output, experiment.data, experiment.world)
+    else:
+        raise ConfigError("sora data build needs one of --input and --world")
+
+
+def build_folder_set(folder: Path, output: Path, config: DataConfig) -> Manifest:
+    """Builds a set from a folder of captioned media and prints what became of them.
+
+    Raises:
+        DataError: no file is usable, or the set cannot be written.
+    """
+    ledger = Ledger()
+    return _build_set(folder_clips(folder, config, ledger), output, config, ledger)
+
+
+def build_world_set(
+    count: int, output: Path, config: DataConfig, world: WorldConfig, first_seed: int = 0
+) -> Manifest:
+    """Builds a set of procedural clips, shared among the buckets by weight, and prints a summary.
+
+    Every clip has a scene of its own: seeds run on from `first_seed` through all buckets.
+
+    Raises:
+        DataError: the set cannot be written.
+    """
+    clips = world_clips(count, config, world, first_seed)
+    return _build_set(clips, output, config, Ledger())
+
+
+def world_clips(
+    count: int, config: DataConfig, world: WorldConfig, first_seed: int
+) -> Iterator[SourceClip]:
+    """About `count` clips of the procedural world, at least one for each bucket."""
+    total = sum(bucket.weight for bucket in config.buckets)
+    for bucket in config.buckets:
+        share = max(1, round(count * bucket.weight / total))
+        seeds = range(first_seed, first_seed + share)
+        first_seed += share
+        source = WorldSource(world, bucket.frames, bucket.height, bucket.width, config.fps, seeds)
+        for clip in (source[index] for index in range(len(source))):
+            yield SourceClip(clip.clip_id, clip.clip_id, clip.caption, clip.video, clip.fps)
+
+
+def _build_set(
+    clips: Iterator[SourceClip], output: Path, config: DataConfig, ledger: Ledger
+) -> Manifest:
+    try:
+        manifest = build_set(clips, output, config, ledger)
+    finally:  # also where nothing was usable: then these lines are all there is to see
+        told = [line for line in ledger.lines if line["outcome"] != "emitted"]
+        for line in told[:SHOWN_LINES]:
+            detail = f" ({line['detail']})" if "detail" in line else ""
+            print(f"{line['outcome']}: {line['source']}: {line['reason']}{detail}")
+        if len(told) > SHOWN_LINES:
+            print(f"... and {len(told) - SHOWN_LINES} more like these")
+    for bucket in config.buckets:
+        records = manifest.records(bucket.name)
+        print(f"{bucket.name:14} {records:8} clips{'' if records else ' (nothing to train on)'}")
+    print(", ".join(f"{name} {count}" for name, count in manifest.ledger_counts.items()))
+    print(f"{output}: see {LEDGER_FILE} there for every input")
+    return manifest
+
+
+if __name__ == "__main__":
+    run(sys.modules[__name__], sys.argv[1:])

@@ -5,7 +5,7 @@ PYTHON ?= python3
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 CONSTRAINTS := constraints-$(VERSION).txt
 INSTALLED := .venv/.installed-$(VERSION)
-PIP_INSTALL := install --quiet --disable-pip-version-check
+PIP_INSTALL := install -qq --disable-pip-version-check
 BIN := .venv/bin
 
 .PHONY: demo test test-all lint types floors format venv constraints clean
@@ -36,11 +36,13 @@ format: venv  ## fix style and format in place
 venv: $(INSTALLED)-dev  ## .venv with everything that the tests need
 
 $(INSTALLED)-run: setup.py $(CONSTRAINTS)
+	@echo "installing into .venv (about a minute)"
 	test -x $(BIN)/python$(VERSION) || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip $(PIP_INSTALL) -c $(CONSTRAINTS) -e ".[data,eval]"
 	touch $@
 
 $(INSTALLED)-dev: setup.py $(CONSTRAINTS)
+	@echo "installing into .venv (about a minute)"
 	test -x $(BIN)/python$(VERSION) || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip $(PIP_INSTALL) -c $(CONSTRAINTS) -e ".[data,eval,dev]"
 	touch $@ $(INSTALLED)-run

@@ -28,6 +28,9 @@ SHAPES: tuple[Shape, ...] = get_args(Shape)
 BLURS = 4
 """Passes of a small blur after which candidate shapes are also compared, as reconstructions are
 softer than renders."""
+LEAST_FLIGHT = 0.35
+"""Seconds of steady flight that make a motion, where the clip is as long: a shorter stretch of a
+jumpy path may be chance."""
 MOST_SURPRISE = 0.8
 """Pixels by which a centroid may miss the place that its flight so far foretells."""
 WORST_FIT = 0.15
@@ -70,7 +73,14 @@ class DecodedScene:
 
 
 def decode(video: NDArray[np.uint8], fps: float) -> DecodedScene:
-    """Read a clip, uint8 [t, h, w, 3]; an image is one frame, and shows no motion."""
+    """Read a clip, uint8 [t, h, w, 3]; an image is one frame, and shows no motion.
+
+    Raises ValueError for an array of another type or shape.
+    """
+    if video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] != 3:
+        raise ValueError(
+            f"decode: got a {video.dtype} array of shape {video.shape}: give uint8 [t, h, w, 3]"
+        )
     pixels, unit = _shrink(video)
     frames = [find_blobs(frame, unit) for frame in pixels]
     allowed = len(frames) // LOST_FRAMES
@@ -202,7 +212,7 @@ def _fit_motion(
 
     Each of the two is followed from the first frame for as long as it foretells the next centroid,
     so a fit ends before a bounce; the one that lasts longer holds. None where neither lasts three
-    frames, or both last as long and fit about as well.
+    frames and `LEAST_FLIGHT`, or both last as long and fit about as well.
     """
     found = np.flatnonzero(np.isfinite(centroids[:, 0]))
     if len(found) < 3 or found[0] > 1:
@@ -214,7 +224,10 @@ def _fit_motion(
     (best, (frames, miss, velocity)), (_, (other_frames, other_miss, _)) = sorted(
         flights.items(), key=lambda item: (-item[1][0], item[1][1])
     )
-    if frames < 3 or (frames == other_frames and miss > CLEAR_FIT * other_miss):
+    least = min(LEAST_FLIGHT, (len(centroids) - 2) / fps)
+    if frames < 3 or found[frames - 1] / fps < least:
+        return None, None
+    if frames == other_frames and miss > CLEAR_FIT * other_miss:
         return None, None
     return (float(velocity[0]), float(velocity[1])), best
 

@@ -45,8 +45,8 @@ def simulate(scene: Scene, times: np.ndarray) -> States:
 def _flights(scene: Scene, end: float) -> list[tuple[float, np.ndarray, np.ndarray]]:
     """(start time, positions [k, 2], velocities [k, 2]) of each stretch of free flight that starts
     before `end`."""
-    position = np.array([body.position for body in scene.bodies], np.float64)
-    velocity = np.array([body.velocity for body in scene.bodies], np.float64)
+    position = np.array([body.position for body in scene.bodies]).reshape(-1, 2)
+    velocity = np.array([body.velocity for body in scene.bodies]).reshape(-1, 2)
     flights = [(0.0, position, velocity)]
     start = 0.0
     for _ in range(MAX_EVENTS):

@@ -2,9 +2,9 @@
 each pixel.
 
 A pixel is read as background + amount * (palette colour - background): its palette colour is that
-of the smallest angle as seen from the background, and the amount is the projection on it. What
-fits no palette colour stays unexplained, and a frame with an object's worth of that, or with a
-half-faded object, or without a dark background, is unreadable.
+of the smallest angle as seen from the background, and the amount is the projection on it. A frame
+with an object's worth of visible pixels that belong to no blob of a palette colour, with a
+half-faded blob, or without a dark background is unreadable.
 """
 
 import math
@@ -30,6 +30,8 @@ LEAST_PEAK = 0.7
 """A blob whose solid pixels do not reach this amount is half faded, and not an object."""
 LEAST_AREA = 0.5 * math.pi * SIZE_RADIUS["small"] ** 2
 """Half a small object, in world units squared. Anything smaller is a speck."""
+VISIBLE = 0.35
+"""Distance of a pixel from the background, in RGB, from which it must belong to something."""
 OFF_COLOUR = 0.3
 """Distance from the palette colour's ray, over the amount, beyond which a pixel is unexplained."""
 OFF_BLOB_COLOUR = 0.2
@@ -66,8 +68,6 @@ def find_blobs(frame: Floats, unit: float) -> tuple[Blob, ...] | None:
     strength = np.linalg.norm(excess, axis=-1)
     off = np.sqrt(np.maximum(strength**2 - (amount * lengths[nearest]) ** 2, 0.0))
     explained = off < OFF_COLOUR * np.maximum(amount, 0.35)
-    if ((strength > 0.3) & ~explained).sum() > least:
-        return None
     solid = explained & (amount > SOLID)
     bodies = [
         (int(index), body)
@@ -76,6 +76,7 @@ def find_blobs(frame: Floats, unit: float) -> tuple[Blob, ...] | None:
         if body.sum() > 0.6 * least
     ]
     blobs = []
+    unclaimed = strength > VISIBLE
     for index, body in bodies:
         others = [_dilate(other) for _, other in bodies if other is not body]
         region = _dilate(body, MARGIN)
@@ -91,7 +92,8 @@ def find_blobs(frame: Floats, unit: float) -> tuple[Blob, ...] | None:
         ):
             return None
         blobs.append(_measure(COLOURS[index], own))
-    return tuple(blobs)
+        unclaimed &= ~(region & explained)
+    return tuple(blobs) if unclaimed.sum() < least else None
 
 
 def _measure(colour: Colour, amount: Floats) -> Blob:

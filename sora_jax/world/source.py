@@ -1,5 +1,6 @@
 """The procedural world as a random-access source of captioned clips."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +40,7 @@ class WorldSource:
         return len(self.seeds)
 
     def __getitem__(self, index: int) -> Clip:
-        """Clip `index`; IndexError past the end, so that a plain loop over the source ends."""
+        """Clip `index`; IndexError past the end."""
         scene = self.scene(index)
         video = render(scene, self.frames, self.height, self.width, self.fps)
         generator = np.random.default_rng(np.random.SeedSequence((0xCA97, scene.seed)))
@@ -48,6 +49,9 @@ class WorldSource:
         return Clip(
             video, text, self.fps, f"world-{scene.seed}-{self.frames}x{self.height}x{self.width}"
         )
+
+    def __iter__(self) -> Iterator[Clip]:
+        return (self[index] for index in range(len(self)))
 
     def scene(self, index: int) -> Scene:
         """The scene of clip `index`."""

@@ -3,6 +3,9 @@
 
 PYTHON ?= python3
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+ifeq ($(VERSION),)
+$(error $(PYTHON) does not run; name a Python with PYTHON=)
+endif
 CONSTRAINTS := constraints-$(VERSION).txt
 INSTALLED := .venv/.installed-$(VERSION)
 PIP_INSTALL := install -qq --disable-pip-version-check

@@ -28,6 +28,7 @@ from sora_jax.data.schema import (
 from sora_jax.data.tokenizer import Tokenizer
 
 RECORDS_PER_SHARD = 4096
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FLUSH_BYTES = 2**26  # of media held back, because TFDS rewrites its own index at each write
 
 
@@ -77,8 +78,10 @@ def build_set(
             captions.append(clip.caption)
             ledger.emitted(clip.source or clip.clip_id, clip.clip_id, bucket, clip.changes)
         if not captions:
-            reasons = ", ".join(f"{reason} {count}" for reason, count in ledger.counts().items())
-            raise DataError(f"no clip for {directory}: {reasons or 'the input is empty'}")
+            reasons = [f"{v} {k}" for k, v in ledger.counts().items() if k.startswith("dropped:")]
+            raise DataError(
+                f"no clip for {directory} in the input ({', '.join(reasons) or 'empty'})"
+            )
         shards = writer.close()
         tokenizer = Tokenizer.train(captions, config.vocabulary_size)
         (partial / TOKENIZER_FILE).write_bytes(tokenizer.model)
@@ -106,8 +109,9 @@ def _replacing(directory: Path) -> Iterator[Path]:
         partial.mkdir(parents=True)
         yield partial
         os.replace(partial, directory)  # an empty directory may be replaced, a full one not
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    except (OSError, RuntimeError) as error:
+        # ArrayRecord raises RuntimeError, with the system's words for the error in it.
+        if any(os.strerror(code) in str(error) for code in NO_SPACE):
             raise DataError(
                 f"no space left on the disk while writing {directory}: nothing was changed there"
             ) from error

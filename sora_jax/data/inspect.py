@@ -1,5 +1,6 @@
 """What is in a set, for people: a table of its buckets and a picture of some of its clips."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -74,8 +75,7 @@ def _band(clips: ClipSet, bucket: Bucket) -> Image.Image:
                 (frame_width, CELL_HEIGHT), Image.Resampling.NEAREST
             )
             band.paste(cell, (left + place * (frame_width + 2), LINE_HEIGHT))
-        letters = (cell_width - GAP) // CHARACTER_WIDTH
-        lines = [record.caption[i : i + letters] for i in range(0, len(record.caption), letters)]
+        lines = textwrap.wrap(record.caption, (cell_width - GAP) // CHARACTER_WIDTH)
         text = "\n".join(lines[:3])
         draw.text((left, LINE_HEIGHT + CELL_HEIGHT + 2), text, fill="black")
     return band

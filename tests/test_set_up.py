@@ -1,4 +1,4 @@
-"""What conftest.py promises to every test: eight devices, and shape annotations that are executed."""
+"""What conftest.py promises every test: eight devices, and shape annotations that are executed."""
 
 import jax
 import jax.numpy as jnp

@@ -1,0 +1,103 @@
+"""`sora data`: build from the world and from a folder, verify, inspect, and its sentences."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+EXPERIMENT = """
+import dataclasses
+from sora_jax.data.buckets import Bucket, DataConfig, ShapeClass
+from sora_jax.world.scene import WorldConfig
+
+@dataclasses.dataclass(frozen=True)
+class Small:
+    data: DataConfig
+    world: WorldConfig
+
+def experiment():
+    buckets = (Bucket(1, 24, 24), Bucket(5, 24, 24), Bucket(5, 16, 32, 2.0))
+    return Small(DataConfig(buckets, (ShapeClass(1, 1),)), WorldConfig())
+"""
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Path:
+    path = tmp_path / "small.py"
+    path.write_text(EXPERIMENT)
+    return path
+
+
+def sora_data(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sora_jax.cli.data", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_set_of_the_world_is_built_verified_and_shown(experiment: Path, tmp_path: Path) -> None:
+    output = tmp_path / "set"
+    build = ["build", "--world", 8, "--output", output, "--experiment", experiment]
+    built = sora_data(*build)
+    assert built.returncode == 0, built.stderr
+    for line in ("1x24x24               2 clips", "5x16x32               4 clips", "emitted 8"):
+        assert line in built.stdout
+    again = sora_data(*build)
+    assert again.returncode == 2
+    assert again.stderr == (
+        f"sora data: {output} is not empty: remove it or choose another --output\n"
+    )
+    assert sora_data("verify", output).stdout.endswith("5 files are as the manifest says\n")
+    inspected = sora_data("inspect", output, "--output", tmp_path / "sheet.png")
+    assert inspected.returncode == 0, inspected.stderr
+    assert Image.open(tmp_path / "sheet.png").height > 300
+
+    shard = output / "sora-5x16x32.array_record-00000"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    failed = sora_data("verify", output)
+    assert failed.returncode == 2
+    assert failed.stderr.count("\n") == 1
+    assert str(shard) in failed.stderr
+
+
+def test_a_folder_is_built_and_what_is_lost_is_told(experiment: Path, tmp_path: Path) -> None:
+    folder, output = tmp_path / "in", tmp_path / "set"
+    folder.mkdir()
+    (folder / "bad.jpg").write_text("no image")
+    (folder / "bad.txt").write_text("a caption")
+    build = ["build", "--input", folder, "--output", output, "--experiment", experiment]
+    nothing = sora_data(*build)
+    assert nothing.returncode == 2
+    assert "dropped: bad.jpg: unreadable" in nothing.stdout
+    assert nothing.stderr == (
+        f"sora data: no clip for {output} in the input (1 dropped: unreadable)\n"
+    )
+    assert not output.exists()
+
+    Image.fromarray(np.zeros((50, 50, 3), np.uint8)).save(folder / "good.png")
+    (folder / "good.txt").write_text("a black square")
+    built = sora_data(*build)
+    assert built.returncode == 0, built.stderr
+    assert "1x24x24               1 clips" in built.stdout
+    assert "5x24x24               0 clips (nothing to train on)" in built.stdout
+    assert "dropped: bad.jpg: unreadable" in built.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["build"], "needs --output and --experiment"),
+        (["build", "--output", "x", "--experiment", "E"], "needs one of --input and --world"),
+        (["verify"], "'sora data verify' is not understood"),
+        (["verify", "/nowhere"], "/nowhere has no manifest.json"),
+    ],
+)
+def test_a_wrong_call_is_one_sentence(
+    arguments: list[str], sentence: str, experiment: Path
+) -> None:
+    run = sora_data(*(str(experiment) if word == "E" else word for word in arguments))
+    assert run.returncode == 2
+    assert run.stderr.startswith("sora data: ")
+    assert sentence in run.stderr
+    assert run.stderr.count("\n") == 1

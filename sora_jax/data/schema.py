@@ -46,16 +46,26 @@ class Record:
         Raises:
             ValueError: the bytes are not a record of this schema.
         """
+        # Straight from the protobuf: the same values as features().deserialize_example_np at a
+        # tenth of its 0.1 ms, which was half the time to read a small clip.
+        from tensorflow_datasets.proto import tf_example_pb2
+
         try:
-            values = features().deserialize_example_np(serialized)
-            text = {name: values[name].decode() for name in ("clip_id", "asset_id", "caption")}
-            media_format = values["media_format"].decode()
+            feature = tf_example_pb2.Example.FromString(serialized).features.feature
+            text = {
+                name: feature[name].bytes_list.value[0].decode()
+                for name in ("clip_id", "asset_id", "caption", "media_format")
+            }
+            sizes = {
+                name: feature[name].int64_list.value[0] for name in ("frames", "height", "width")
+            }
+            media = feature["media"].bytes_list.value[0]
+            fps = feature["fps"].float_list.value[0]
         except Exception as error:  # protobuf's DecodeError derives from Exception alone
             raise ValueError(f"not a record of schema {SCHEMA_VERSION}: {error}") from error
-        if media_format not in get_args(MediaFormat):
-            raise ValueError(f"unknown media format {media_format!r}")
-        numbers = {name: values[name] for name in ("frames", "height", "width", "fps")}
-        return cls(**text, media=values["media"], media_format=media_format, **numbers)
+        if text["media_format"] not in get_args(MediaFormat):
+            raise ValueError(f"unknown media format {text['media_format']!r}")
+        return cls(**text, **sizes, media=media, fps=fps)
 
 
 @functools.cache

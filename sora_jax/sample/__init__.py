@@ -1,0 +1,1 @@
+"""From captions and given frames to videos, and from videos to files."""

@@ -1,0 +1,184 @@
+"""Samples as files: MP4 or PNG, a JSON beside each that says how to make it again, contact sheets.
+
+Every file is written beside its place and moved there whole, so that a reader, or a disk that is
+full, never meets half of one.
+"""
+
+import io
+import json
+import math
+import os
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from sora_jax.data.media import av_rate, encode_png
+from sora_jax.errors import UserError
+from sora_jax.sample.generate import Sample
+
+SMALL_SIDE = 128  # pixels: clips below are shown larger, by a whole factor
+QUALITY = 12  # x264's constant rate factor: no difference that one sees
+SHEET_FRAMES = 6  # of a clip on a contact sheet, evenly spaced
+SHEET_HEIGHT = 96  # pixels of a frame there
+CHARACTER_WIDTH, LINE_HEIGHT, GAP = 6, 14, 8
+NAME_LENGTH = 60  # characters of a caption in a file's name
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a file whole, or leaves what was there.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes JSON for people, in the given order of keys; errors as `write_file`."""
+    write_file(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def enlarged(video: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t h2 w2 3"]:
+    """Repeats pixels until the shorter side has SMALL_SIDE, and both sides are even."""
+    factor = max(1, math.ceil(SMALL_SIDE / min(video.shape[1:3])))
+    if factor % 2 and (video.shape[1] % 2 or video.shape[2] % 2):
+        factor += 1
+    return video.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def playable_mp4(video: UInt8[np.ndarray, "t h w 3"], fps: float) -> bytes:
+    """H.264 that every browser plays: half the colour resolution (yuv420p, BT.709).
+
+    Small clips are enlarged, which also keeps their colours whole. It is for people: read scores
+    off arrays.
+    """
+    import av
+    from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+
+    video = enlarged(video)
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream(
+            "libx264",
+            rate=av_rate(fps),
+            options={
+                "crf": str(QUALITY),
+                "preset": "veryfast",
+                # Equal bytes on every machine; and told colours, or players guess them by size.
+                "x264-params": "cpu-independent=1:threads=1:"
+                "colorprim=bt709:transfer=bt709:colormatrix=bt709:range=tv",
+            },
+        )
+        stream.height, stream.width = video.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        reformatter = VideoReformatter()
+        for image in video:
+            frame = reformatter.reformat(
+                av.VideoFrame.from_ndarray(image, format="rgb24"),
+                format="yuv420p",
+                dst_colorspace=Colorspace.ITU709,
+                dst_color_range=ColorRange.MPEG,
+            )
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def file_stem(number: int, sample: Sample) -> str:
+    """Name without suffix: number, caption in plain characters, seed."""
+    words = re.sub(r"[^a-z0-9]+", "-", sample.request.prompt.lower()).strip("-")
+    words = words[:NAME_LENGTH].rstrip("-") or "no-caption"
+    return f"{number:04d}-{words}-seed{sample.request.seed}"
+
+
+def describe(sample: Sample, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """All that made a sample. `provenance`: sampler settings and fingerprints, as JSON data."""
+    request = sample.request
+    return {
+        "prompt": request.prompt,
+        "prompt_is_cut": sample.prompt_is_cut,
+        "seed": request.seed,
+        "frames": request.frames,
+        "height": request.height,
+        "width": request.width,
+        "fps": request.fps,
+        "given_frames": 0 if request.given is None else len(request.given),
+        # Of each latent frame: 0 is given, the others come from noise, 1, to data, 0.
+        "noise_levels": [[0.0] if given else [1.0, 0.0] for given in sample.given],
+        **provenance,
+    }
+
+
+def write_samples(
+    samples: Sequence[Sample], directory: Path, provenance: Mapping[str, Any]
+) -> list[Path]:
+    """Writes MP4s (PNGs of single frames), a JSON beside each, and contact-sheet.png.
+
+    Returns the paths of the MP4s and PNGs, in order.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    paths = []
+    for number, sample in enumerate(samples):
+        stem = file_stem(number, sample)
+        if len(sample.video) == 1:
+            path, content = directory / f"{stem}.png", encode_png(sample.video[0])
+        else:
+            path, content = (
+                directory / f"{stem}.mp4",
+                playable_mp4(sample.video, sample.request.fps),
+            )
+        write_file(path, content)
+        write_json(directory / f"{stem}.json", describe(sample, provenance))
+        paths.append(path)
+    clips = [(sample.request.prompt, sample.video) for sample in samples]
+    write_file(directory / "contact-sheet.png", contact_sheet(clips))
+    return paths
+
+
+def contact_sheet(clips: Sequence[tuple[str, UInt8[np.ndarray, "t h w 3"]]]) -> bytes:
+    """PNG with a row of frames for each clip, its caption above."""
+    from PIL import Image
+
+    bands = [_band(caption, video) for caption, video in clips]
+    width = max(band.width for band in bands)
+    sheet = Image.new("RGB", (width, sum(band.height for band in bands) + GAP), "white")
+    top = 0
+    for band in bands:
+        sheet.paste(band, (0, top))
+        top += band.height
+    file = io.BytesIO()
+    sheet.save(file, "PNG")
+    return file.getvalue()
+
+
+def _band(caption: str, video: UInt8[np.ndarray, "t h w 3"]) -> Any:
+    from PIL import Image, ImageDraw
+
+    shown = np.unique(np.linspace(0, len(video) - 1, SHEET_FRAMES).round().astype(int))
+    frame_width = round(video.shape[2] * SHEET_HEIGHT / video.shape[1])
+    # Wide enough for the caption also where there is one narrow frame.
+    width = max(len(shown) * (frame_width + 2), 480) + 2 * GAP
+    lines = textwrap.wrap(caption, (width - 2 * GAP) // CHARACTER_WIDTH) or ["(no caption)"]
+    top = GAP + len(lines) * LINE_HEIGHT
+    band = Image.new("RGB", (width, top + SHEET_HEIGHT + GAP), "white")
+    ImageDraw.Draw(band).text((GAP, GAP - 2), "\n".join(lines), fill="black")
+    enlarging = video.shape[1] < SHEET_HEIGHT
+    filter_ = Image.Resampling.NEAREST if enlarging else Image.Resampling.BOX
+    for place, frame in enumerate(video[shown]):
+        cell = Image.fromarray(frame).resize((frame_width, SHEET_HEIGHT), filter_)
+        band.paste(cell, (GAP + place * (frame_width + 2), top))
+    return band

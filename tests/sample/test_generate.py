@@ -1,0 +1,207 @@
+"""Sampling: given frames, sizes, and noise that follows the seed wherever a clip is made."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from sora_jax.data.tokenizer import Tokenizer
+from sora_jax.diffusion.times import TimesConfig
+from sora_jax.models.dit import DiTConfig
+from sora_jax.models.generator import Generator
+from sora_jax.models.latents import LatentStatistics, encode_tokens
+from sora_jax.models.text import TextConfig
+from sora_jax.models.vae import VAE, VAEConfig, to_uint8, to_unit
+from sora_jax.sample.generate import (
+    Inputs,
+    Request,
+    RequestError,
+    Sampler,
+    SamplingConfig,
+    Size,
+    sample_tokens,
+)
+from sora_jax.sharding.mesh import MeshConfig, make_mesh
+from sora_jax.sharding.rules import rows_sharding
+
+TIMES = TimesConfig(base_tokens=8)
+CONFIG = SamplingConfig(steps=4, rows=8)
+TOKENS = jax.jit(sample_tokens, static_argnames=("size", "times", "config"))
+PROMPTS = ("a red circle", "a blue square moves left", "two green stars", "a white cross falls")
+
+
+@pytest.fixture(scope="module")
+def sampler() -> Sampler:
+    return make_sampler(devices=1)
+
+
+@functools.cache
+def networks() -> tuple[Generator, VAE]:
+    """Random networks whose output layers are not zero, so that captions and noise matter."""
+
+    @jax.jit
+    def make() -> tuple[Generator, VAE]:
+        vae = VAE(VAEConfig(channels=4, widths=(8,), folds=((4, 4),), blocks=1), rngs=nnx.Rngs(0))
+        generator = Generator(
+            DiTConfig(depth=2, width=32, heads=2, patch=2),
+            TextConfig(depth=1, width=16, heads=2),
+            channels=4,
+            vocabulary=64,
+            rngs=nnx.Rngs(1),
+        )
+        kernel = generator.dit.out.kernel
+        kernel[...] = 0.3 * jax.random.normal(jax.random.key(2), kernel[...].shape)
+        return generator, vae
+
+    return make()
+
+
+def make_sampler(devices: int, config: SamplingConfig = CONFIG) -> Sampler:
+    return Sampler(
+        *networks(),
+        LatentStatistics(jnp.full(4, 0.1), jnp.full(4, 1.3)),
+        Tokenizer.train(PROMPTS, vocabulary_size=64),
+        text_length=8,
+        times=TIMES,
+        config=config,
+        mesh=make_mesh(MeshConfig(), jax.devices()[:devices]),
+    )
+
+
+def request(number: int, **changes: object) -> Request:
+    plain = Request(PROMPTS[number % 4], frames=5, height=16, width=24, fps=8.0, seed=100 + number)
+    return dataclasses.replace(plain, **changes)
+
+
+def picture(frames: int = 1, height: int = 16, width: int = 24) -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 256, (frames, height, width, 3), np.uint8)
+
+
+def same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Equal up to the rounding of a float that stood on the border between two levels."""
+    return one.shape == other.shape and abs(one.astype(int) - other.astype(int)).max() <= 1
+
+
+def tokens_of(sampler: Sampler, seeds: list[int]) -> np.ndarray:
+    """Tokens of the first prompt for each seed, before they become pixels."""
+    size = Size(frames=5, height=16, width=24, given_frames=0)
+    rows = len(seeds)
+    inputs = Inputs(
+        text=sampler.tokenizer.encode([PROMPTS[0]] * rows, 8),
+        null_text=sampler.tokenizer.encode([""] * rows, 8),
+        fps=np.full(rows, 8.0, np.float32),
+        seed=np.array(seeds, np.int32),
+        given=np.zeros((rows, 0, 16, 24, 3), np.uint8),
+    )
+    return tokens_of_inputs(sampler, inputs, size)
+
+
+def tokens_of_inputs(sampler: Sampler, inputs: Inputs, size: Size) -> np.ndarray:
+    inputs = jax.device_put(inputs, rows_sharding(sampler.mesh))
+    with jax.set_mesh(sampler.mesh):
+        return np.asarray(TOKENS(sampler.models, inputs, size=size, times=TIMES, config=CONFIG))
+
+
+def test_a_seed_gives_the_same_sample_on_any_devices_and_in_any_batch(sampler: Sampler) -> None:
+    eight = make_sampler(devices=8)
+    seeds = [5, 6, 7, 8, 9, 10, 11, 12]
+    one = tokens_of(sampler, seeds)
+    np.testing.assert_allclose(tokens_of(eight, seeds), one, atol=1e-5)
+    np.testing.assert_allclose(tokens_of(sampler, seeds[::-1])[::-1], one, atol=1e-5)
+    np.testing.assert_allclose(tokens_of(sampler, seeds[2:3]), one[2:3], atol=1e-5)
+    assert abs(one[0] - one[1]).max() > 0.1  # and another seed another one
+
+
+def test_batches_of_mixed_sizes_come_back_in_order(sampler: Sampler) -> None:
+    requests = [request(i, frames=(1, 5)[i % 2], width=(24, 16)[i % 3 == 0]) for i in range(7)]
+    samples = sampler.generate(requests)
+    assert [sample.request for sample in samples] == requests
+    for asked, sample in zip(requests, samples, strict=True):
+        assert sample.video.shape == (asked.frames, 16, asked.width, 3)
+        assert same(sampler.generate([asked])[0].video, sample.video)
+
+
+def test_a_last_batch_that_is_not_full_changes_nothing(sampler: Sampler) -> None:
+    requests = [request(i) for i in range(5)]
+    small = make_sampler(devices=1, config=dataclasses.replace(CONFIG, rows=3))
+    for one, other in zip(sampler.generate(requests), small.generate(requests), strict=True):
+        assert same(one.video, other.video)
+
+
+def test_eight_devices_make_fewer_clips_than_devices() -> None:
+    one, eight = make_sampler(devices=1), make_sampler(devices=8)
+    requests = [request(0), request(1), request(2)]
+    for alone, spread in zip(one.generate(requests), eight.generate(requests), strict=True):
+        assert same(alone.video, spread.video)
+
+
+def test_the_caption_reaches_the_clip_through_guidance() -> None:
+    requests = [request(0), request(0, prompt=PROMPTS[1])]
+    for guidance, alike in ((0.0, True), (1.0, False), (4.0, False)):
+        config = dataclasses.replace(CONFIG, guidance=guidance)
+        one, other = make_sampler(devices=1, config=config).generate(requests)
+        assert np.array_equal(one.video, other.video) == alike
+
+
+@pytest.mark.parametrize("given_frames", [1, 5])
+def test_given_frames_are_kept(sampler: Sampler, given_frames: int) -> None:
+    given = picture(given_frames)
+    sample = sampler.generate([request(0, frames=9, given=given)])[0]
+    vae = sampler.models.vae
+    mean, _ = vae.encode(to_unit(jnp.asarray(given)[None]))
+    assert same(sample.video[:given_frames], np.asarray(to_uint8(vae.decode(mean)))[0])
+    assert sample.given == tuple(frame <= (given_frames - 1) // 4 for frame in range(3))
+    free = sampler.generate([request(0, frames=9)])[0]
+    assert not same(free.video[given_frames:], sample.video[given_frames:])
+
+
+def test_given_tokens_never_move(sampler: Sampler) -> None:
+    given = picture(5)
+    size = Size(frames=9, height=16, width=24, given_frames=5)
+    inputs = Inputs(
+        text=sampler.tokenizer.encode(PROMPTS[:1], 8),
+        null_text=sampler.tokenizer.encode([""], 8),
+        fps=np.full(1, 8.0, np.float32),
+        seed=np.zeros(1, np.int32),
+        given=given[None],
+    )
+    models = sampler.models
+    tokens = tokens_of_inputs(sampler, inputs, size)
+    whole = jnp.concatenate([given, picture(4)])[None]  # whatever follows: the encoder is causal
+    encoded = encode_tokens(models.vae, models.statistics, whole, models.patch)
+    np.testing.assert_allclose(tokens[:, :12], encoded[:, :12], atol=1e-5)
+
+
+def test_a_size_that_does_not_fit_is_told_with_the_nearest_that_do(sampler: Sampler) -> None:
+    odd = request(0, frames=4, height=33, width=7)
+    with pytest.raises(RequestError, match="1 or 5 frames and a height of 32 or 40 and a width of"):
+        sampler.generate([odd])
+    assert sampler.generate([request(0, frames=13, height=8, width=40)])[0].video.shape[0] == 13
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"given": picture(1, 16, 16)}, "16 x 16 pixels .* the clip is 16 x 24"),
+        ({"given": picture(3)}, "3 frames cannot be given; 1 would work"),
+        ({"given": picture(5)}, "5 of 5 frames are given"),
+        ({"given": picture(1)[0]}, "give uint8"),
+        ({"fps": 0.0}, "fps 0.0"),
+        ({"seed": -1}, "seed -1"),
+        ({"frames": 0}, "1 or 5 frames"),
+    ],
+)
+def test_a_request_that_cannot_be_made_is_refused_in_a_sentence(
+    sampler: Sampler, changes: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(RequestError, match=sentence):
+        sampler.generate([request(1), request(0, **changes)])
+
+
+def test_a_prompt_that_is_too_long_is_marked(sampler: Sampler) -> None:
+    long = request(0, prompt=" and ".join(PROMPTS))
+    assert [s.prompt_is_cut for s in sampler.generate([request(0), long])] == [False, True]

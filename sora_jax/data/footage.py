@@ -75,7 +75,7 @@ def read_frames(path: Path) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
     """Decodes a video frame by frame, upright and with square pixels.
 
     Raises:
-        MediaError: unreadable; truncated, after the frames before the damage.
+        MediaError: unreadable; truncated or damaged, after the frames before.
     """
     from av.video.reformatter import VideoReformatter
 
@@ -89,12 +89,13 @@ def scan_video(path: Path) -> Scan:
     """Decodes a whole video once: counts its frames, finds its cuts, and proves it is complete.
 
     Raises:
-        MediaError: unreadable, truncated, or too large to decode safely.
+        MediaError: unreadable, truncated, damaged, or too large to decode safely.
     """
     import scenedetect
     from av.video.reformatter import Interpolation, VideoReformatter
 
-    detector = scenedetect.AdaptiveDetector()
+    # By default a shot has 15 frames or more: shorter ones would hide cuts inside clips.
+    detector = scenedetect.AdaptiveDetector(min_scene_len=1)
     reformatter = VideoReformatter()
     times: list[float] = []
     cuts: list[int] = []
@@ -141,7 +142,7 @@ def _decode(path: Path) -> Iterator[tuple[Any, int]]:
             end = 0.0
             for frame in container.decode(stream):
                 if frame.is_corrupt:
-                    raise MediaError(path, "truncated", f"frame {decoded} is damaged")
+                    raise MediaError(path, "damaged", f"at frame {decoded}")
                 decoded += 1
                 end = max(end, (frame.time or 0.0))
                 yield frame, round(frame.width * (stream.sample_aspect_ratio or 1))

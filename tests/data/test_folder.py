@@ -162,6 +162,19 @@ def test_cut_footage_becomes_a_clip_for_each_shot(tmp_path: Path) -> None:
     assert sum(end - start for start, end in spans) > 220  # of 250
 
 
+def test_a_clip_after_left_over_frames_begins_at_its_shot(
+    tmp_path: Path, write_video: WriteVideo
+) -> None:
+    video = flat(24, 48, 80)
+    video[12:] += 110  # a cut; the three frames before it are left over
+    write_video(tmp_path / "cut.mp4", video)
+    clips, told = read(tmp_path)
+    assert told[0] == "cut.mp4: cut into 2 shots, at frames 12"
+    assert [clip.clip_id.split("-", 1)[1] for clip in clips] == ["000000-000009", "000012-000021"]
+    expected = video[12:21].mean((1, 2, 3))
+    assert np.abs(clips[1].video.mean((1, 2, 3)) - expected).max() < 2
+
+
 def test_a_folder_becomes_the_same_set_every_time(tmp_path: Path, write_video: WriteVideo) -> None:
     (tmp_path / "in").mkdir()
     write_video(tmp_path / "in" / "clip.mp4", flat(30, 48, 80))

@@ -37,10 +37,10 @@ def test_a_video_is_read_whole(suffix: str, tmp_path: Path, write_video: WriteVi
 
 
 def test_cuts_are_found_where_they_are(tmp_path: Path, write_video: WriteVideo) -> None:
-    path = write_video(tmp_path / "cut.mp4", scenes(25, 40, 20))
+    path = write_video(tmp_path / "cut.mp4", scenes(25, 6, 40, 20))
     scan = scan_video(path)
-    assert scan.cuts == (25, 65)
-    assert scan.shots() == [(0, 25), (25, 65), (65, 85)]
+    assert scan.cuts == (25, 31, 71)
+    assert scan.shots() == [(0, 25), (25, 31), (31, 71), (71, 91)]
 
 
 def test_real_footage_is_cut_where_people_see_it() -> None:
@@ -80,6 +80,20 @@ def test_a_cut_off_video_is_truncated_never_shorter(
     with pytest.raises(MediaError, match=f"clip{suffix}: truncated") as error:
         scan_video(path)
     assert error.value.reason == "truncated"
+
+
+@pytest.mark.parametrize("hole", [slice(1 / 2, 1), slice(1 / 2, 3 / 4)])
+def test_a_hole_in_a_video_is_no_clip(hole: slice, tmp_path: Path, write_video: WriteVideo) -> None:
+    # As interrupted downloads leave it. (Damage that is still valid H.264 nobody can see.)
+    noise = np.random.default_rng(0).integers(0, 256, (20, 64, 96, 3), np.uint8)
+    path = write_video(tmp_path / "clip.mp4", noise)
+    data = bytearray(path.read_bytes())
+    start, stop = round(hole.start * len(data)), round(hole.stop * len(data))
+    data[start:stop] = bytes(stop - start)
+    path.write_bytes(data)
+    with pytest.raises(MediaError) as error:
+        scan_video(path)
+    assert error.value.reason in ("damaged", "truncated")
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", bytes(10_000)])

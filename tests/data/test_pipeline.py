@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -15,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sora_jax.data import media, pipeline
 from sora_jax.data.buckets import Bucket
+from sora_jax.data.build import build_set
 from sora_jax.data.pipeline import (
     BLOCK_STEPS,
     Batches,
@@ -179,6 +181,17 @@ def test_a_state_of_another_stream_is_refused(
     }[change]
     other = Batches(Steps(clip_set, **arguments))
     with pytest.raises(DataError, match="use the same set, seed and data config"):
+        other.restore(Batches(steps).state())
+
+
+def test_a_state_of_another_set_is_refused(
+    steps: Steps, numbers: SimpleNamespace, tmp_path: Path
+) -> None:
+    clips = list(numbers.clips())
+    clips[0] = dataclasses.replace(clips[0], caption="another caption")
+    build_set(clips, tmp_path / "other", numbers.config)
+    other = Batches(Steps(ClipSet(tmp_path / "other"), numbers.config, ROWS, 7))
+    with pytest.raises(DataError, match="use the same set"):
         other.restore(Batches(steps).state())
 
 

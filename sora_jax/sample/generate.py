@@ -219,10 +219,12 @@ class Sampler:
         return Size(request.frames, request.height, request.width, given)
 
     def _rows(self, clips: int) -> int:
-        """Rows of the batches for so many clips: a multiple of the ways that rows are split."""
+        """Rows of the batches for so many clips: as even as can be, and a multiple of the ways that
+        rows are split."""
         devices = self.mesh.size
         ways = devices // rows_sharding(self.mesh).shard_shape((devices,))[0]
-        return math.ceil(min(clips, self.config.rows) / ways) * ways
+        batches = math.ceil(clips / self.config.rows)
+        return math.ceil(clips / batches / ways) * ways
 
     def _run(self, size: Size, requests: Sequence[Request], rows: int) -> UInt8[np.ndarray, "..."]:
         """Videos of a batch of `rows`, filled up by repeating the last request."""

@@ -1,0 +1,1 @@
+"""How well a trained run does, in numbers and on a page."""

@@ -205,9 +205,8 @@ def nearest_scores(made: Videos, truths: Videos) -> dict[str, float]:
 
 
 def _request(example: Example, given: Video | None = None) -> Request:
-    return Request(
-        example.prompt, *example.video.shape[:3], fps=example.fps, seed=example.seed, given=given
-    )
+    frames, height, width = example.video.shape[:3]
+    return Request(example.prompt, frames, height, width, example.fps, example.seed, given)
 
 
 def _metrics(prefix: str, tally: Tally) -> dict[str, float]:

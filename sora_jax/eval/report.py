@@ -1,0 +1,294 @@
+"""The scores of a run as tables, and as one self-contained page with playing videos."""
+
+import base64
+import dataclasses
+import html
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from sora_jax.data.media import encode_png
+from sora_jax.eval.evaluator import Evaluation, Exhibit
+from sora_jax.sample.video_io import enlarged, playable_mp4, write_file
+
+Metrics = Mapping[str, float]
+Curve = tuple[list[int], list[float]]  # steps and values
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>
+body {{ font: 15px/1.5 system-ui, sans-serif; color: #1c2430; background: #fff;
+  max-width: 1080px; margin: 0 auto; padding: 32px 24px 64px; }}
+h1 {{ font-size: 26px; margin: 0 0 4px; }}
+h2 {{ font-size: 19px; margin: 44px 0 6px; border-top: 1px solid #dde2e9; padding-top: 20px; }}
+p {{ margin: 4px 0 14px; color: #4d5866; max-width: 760px; }}
+.figures {{ display: flex; flex-wrap: wrap; gap: 12px; margin: 20px 0 0; }}
+.figure {{ border: 1px solid #dde2e9; border-radius: 8px; padding: 10px 16px; min-width: 128px; }}
+.figure b {{ display: block; font-size: 24px; line-height: 1.3; }}
+.figure span {{ color: #4d5866; font-size: 13px; display: block; }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 8px 0 18px; }}
+th, td {{ text-align: right; padding: 5px 14px; border-bottom: 1px solid #e8ecf1; }}
+th:first-child, td:first-child {{ text-align: left; padding-left: 0; }}
+th {{ font-weight: 600; font-size: 13px; color: #4d5866; vertical-align: bottom; }}
+td small {{ color: #7a8594; }}
+.clips {{ display: flex; flex-wrap: wrap; gap: 22px 26px; align-items: flex-end; }}
+figure {{ margin: 0; }}
+figure video, figure img {{ display: block; width: 100%; image-rendering: pixelated; }}
+figcaption {{ font-size: 13px; line-height: 1.35; margin-top: 6px; color: #1c2430; }}
+.labels {{ display: flex; font-size: 12px; color: #7a8594; margin-bottom: 3px; }}
+.labels span {{ flex: 1; }}
+.curves svg {{ max-width: 100%; height: auto; }}
+dl {{ display: grid; grid-template-columns: max-content 1fr; gap: 4px 18px; font-size: 14px; }}
+dt {{ color: #4d5866; }} dd {{ margin: 0; overflow-wrap: anywhere; }}
+code {{ font: 13px ui-monospace, monospace; }}
+</style></head><body>
+<h1>{title}</h1>
+<p>{summary}</p>
+{body}
+</body></html>
+"""
+
+READ_BACK = (
+    "Generated clips are read back to objects and compared with their captions; what cannot be read "
+    "counts as wrong. In parentheses: 95 % intervals over clips."
+)
+SECTIONS = {
+    "text_to_video": ("Text to video", "Clips from captions of scenes that no set holds."),
+    "text_to_image": ("Text to image", "The same, of a single frame."),
+    "animate": ("Animating an image", "The first frame and the caption are given."),
+    "reconstruction": ("Autoencoder", "What the latents keep, beside a resize of equal size."),
+}
+COLUMNS = {
+    "": "generated",
+    "ceiling_vae/": "ceiling: true clips through the autoencoder",
+    "ground_truth/": "true clips",
+    "floor_shuffled/": "floor: captions shuffled",
+    "static/": "first frame frozen",
+}
+QUESTIONS = {
+    "colour_accuracy": "colour",
+    "shape_accuracy": "shape",
+    "size_accuracy": "size",
+    "count_accuracy": "count",
+    "movement_accuracy": "kind of motion",
+    "direction_accuracy": "direction",
+    "speed_accuracy": "speed",
+    "coverage": "clips that can be read",
+}
+HEADLINES = {
+    "text_to_video/colour_accuracy": "colour",
+    "text_to_video/shape_accuracy": "shape",
+    "text_to_video/count_accuracy": "count",
+    "text_to_video/direction_accuracy": "direction",
+    "vae/psnr_db": "autoencoder",
+    "animate/first_frame_psnr_db": "animation, first frame",
+    "animate/still_fraction": "animations that stand still",
+    "nearest/accuracy": "nearest clip is its own",
+}
+# Of scores that stand alone: a name, and the metric that belongs beside it with its name.
+PAIRS = {
+    "vae/psnr_db": ("autoencoder, PSNR", "vae/psnr_baseline_db", "bilinear, as many numbers"),
+    "vae/ssim": ("autoencoder, SSIM", "vae/ssim_baseline", "bilinear, as many numbers"),
+    "animate/first_frame_psnr_db": (
+        "animation, PSNR of the first frame",
+        "animate/first_frame_psnr_ceiling_db",
+        "through the autoencoder",
+    ),
+    "animate/colour_jump": ("animation, colour jump after the first frame", "", "levels of 255"),
+    "animate/still_fraction": (
+        "animation, share of clips that stand still",
+        "animate/ground_truth/still_fraction",
+        "true clips",
+    ),
+    "nearest/accuracy": (
+        "nearest true clip is the sample's own, share",
+        "nearest/candidates",
+        "clips to choose from",
+    ),
+    "nearest/psnr_db": ("PSNR to the nearest true clip", "", "frame 0 left out"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows of text; the first cell of each is its name."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def tables(metrics: Metrics) -> list[Table]:
+    """The scores in order, each beside what bounds it."""
+    found = [_caption_table(metrics, name) for name in ("text_to_video", "text_to_image")]
+    rows = []
+    for name, (label, other, other_label) in PAIRS.items():
+        if name in metrics:
+            beside = f"{_number(other, metrics[other])} " if other else ""
+            rows.append((label, _number(name, metrics[name]), f"{beside}{other_label}"))
+    found.append(Table("Autoencoder and animation", ("", "measured", "beside"), tuple(rows)))
+    return [table for table in found if table.rows]
+
+
+def _caption_table(metrics: Metrics, task: str) -> Table:
+    columns = [c for c in COLUMNS if f"{task}/{c}colour_accuracy" in metrics]
+    rows = []
+    for question, label in QUESTIONS.items():
+        if f"{task}/{question}" in metrics:
+            cells = [_number(question, metrics[f"{task}/{c}{question}"]) for c in columns]
+            low, high = (metrics[f"{task}/{question}/{end}"] for end in ("low", "high"))
+            cells[0] += f" ({_number('', low)} to {_number('', high)})"
+            rows.append((label, *cells))
+    header = ("", *(COLUMNS[column] for column in columns))
+    return Table(SECTIONS[task][0], header, tuple(rows))
+
+
+def _number(name: str, value: float) -> str:
+    if name.endswith("_db"):
+        return f"{value:.1f} dB"
+    return f"{value:.0f}" if name.endswith("candidates") else f"{value:.3f}"
+
+
+def table_text(metrics: Metrics) -> str:
+    """All tables for a terminal."""
+    lines = []
+    for table in tables(metrics):
+        short = [cell.partition(":")[0] for cell in table.header]
+        rows = [tuple(short), *table.rows]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(short))]
+        lines.append(f"\n{table.title}")
+        for row in rows:
+            cells = [c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)]
+            lines.append("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
+    return "\n".join(lines)
+
+
+def read_curves(path: Path) -> dict[str, Curve]:
+    """Every number of a metrics.jsonl by name, with the steps it was logged at."""
+    curves: dict[str, Curve] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        values = json.loads(line)
+        step = values.pop("step")
+        for name, value in values.items():
+            steps, series = curves.setdefault(name, ([], []))
+            steps.append(step)
+            series.append(value)
+    return curves
+
+
+def write_report(
+    path: Path,
+    evaluation: Evaluation,
+    curves: Mapping[str, Mapping[str, Curve]],
+    made_by: Mapping[str, str],
+    title: str = "sora_jax: report of a run",
+) -> None:
+    """Writes the page.
+
+    Args:
+        path: of the HTML file; it needs no other.
+        evaluation: scores and clips.
+        curves: for each stage of training, its logged numbers; `loss` is drawn.
+        made_by: the command, fingerprints and seeds behind the numbers.
+        title: of the page.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    metrics = evaluation.metrics
+    parts = [_headlines(metrics), *map(_table_html, tables(metrics))]
+    for name, (heading, line) in SECTIONS.items():
+        if name in evaluation.exhibits:
+            clips = "\n".join(map(_exhibit_html, evaluation.exhibits[name]))
+            parts.append(f"<h2>{heading}</h2><p>{line}</p><div class='clips'>{clips}</div>")
+    if curves:
+        parts.append(f"<h2>Training</h2><div class='curves'>{_curves_svg(curves)}</div>")
+    lines = (
+        f"<dt>{html.escape(k)}</dt><dd><code>{html.escape(v)}</code></dd>"
+        for k, v in made_by.items()
+    )
+    parts.append(f"<h2>How it was made</h2><dl>{''.join(lines)}</dl>")
+    summary = READ_BACK if "text_to_video" in evaluation.exhibits else ""
+    page = PAGE.format(title=html.escape(title), summary=summary, body="\n".join(parts))
+    write_file(path, page.encode())
+
+
+def _headlines(metrics: Metrics) -> str:
+    cards = [
+        f"<div class='figure'><span>{label}</span><b>{_number(name, metrics[name])}</b></div>"
+        for name, label in HEADLINES.items()
+        if name in metrics
+    ]
+    return f"<div class='figures'>{''.join(cards)}</div>"
+
+
+def _table_html(table: Table) -> str:
+    def cell(text: str) -> str:
+        value, bracket, interval = html.escape(text).partition(" (")
+        return f"{value} <small>({interval}</small>" if bracket else value
+
+    head = "".join(f"<th>{html.escape(text)}</th>" for text in table.header)
+    rows = "".join(
+        f"<tr>{''.join(f'<td>{cell(text)}</td>' for text in row)}</tr>" for row in table.rows
+    )
+    return f"<h2>{table.title}: scores</h2><table><tr>{head}</tr>{rows}</table>"
+
+
+def _exhibit_html(exhibit: Exhibit) -> str:
+    """The clips of a line side by side as one video, so that they stay in step."""
+    video = _side_by_side(list(exhibit.clips.values()))
+    scale = 128 / min(next(iter(exhibit.clips.values())).shape[1:3])
+    width = round(video.shape[2] * scale)
+    if len(video) == 1:
+        source = _data_url("image/png", encode_png(enlarged(video)[0]))
+        media = f"<img src='{source}' alt=''>"
+    else:
+        source = _data_url("video/mp4", playable_mp4(video, exhibit.fps))
+        media = f"<video autoplay loop muted playsinline src='{source}'></video>"
+    labels = "".join(f"<span>{html.escape(label)}</span>" for label in exhibit.clips)
+    caption = html.escape(exhibit.caption)
+    return (
+        f"<figure style='width:{width}px'><div class='labels'>{labels}</div>{media}"
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
+
+
+def _side_by_side(clips: Sequence[UInt8[np.ndarray, "t h w 3"]]) -> UInt8[np.ndarray, "..."]:
+    """Clips of one size in a row, with white between; of a shorter one the last frame stays."""
+    frames, gap = max(map(len, clips)), max(1, clips[0].shape[2] // 16)
+    line = np.full((frames, clips[0].shape[1], gap, 3), 255, np.uint8)
+    parts = []
+    for clip in clips:
+        shown = np.minimum(np.arange(frames), len(clip) - 1)
+        parts += [clip[shown], line]
+    return np.concatenate(parts[:-1], axis=2)
+
+
+def _data_url(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _curves_svg(curves: Mapping[str, Mapping[str, Curve]]) -> str:
+    """Loss against step, one plot a stage."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5 * len(curves), 3.2), layout="constrained")
+    plots: Any = figure.subplots(1, len(curves), squeeze=False)[0]
+    for axes, (stage, values) in zip(plots, curves.items(), strict=True):
+        steps, losses = values["loss"]
+        axes.plot(steps, losses, color="#2563ae", linewidth=1.4)
+        axes.set_yscale("log")
+        axes.set_title(f"{stage}: loss", loc="left", fontsize=11)
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    file = io.StringIO()
+    figure.savefig(file, format="svg")
+    svg = file.getvalue()
+    return svg[svg.index("<svg") :]

@@ -55,8 +55,8 @@ code {{ font: 13px ui-monospace, monospace; }}
 """
 
 READ_BACK = (
-    "Generated clips are read back to objects and compared with their captions; what cannot be read "
-    "counts as wrong. In parentheses: 95 % intervals over clips."
+    "Generated clips are read back to objects and compared with their captions; what cannot be "
+    "read counts as wrong. In parentheses: 95 % intervals over clips."
 )
 SECTIONS = {
     "text_to_video": ("Text to video", "Clips from captions of scenes that no set holds."),

@@ -69,7 +69,7 @@ def playable_mp4(video: UInt8[np.ndarray, "t h w 3"], fps: float) -> bytes:
 
     video = enlarged(video)
     file = io.BytesIO()
-    with av.open(file, "w", format="mp4", options={"movflags": "faststart"}) as container:
+    with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream(
             "libx264",
             rate=av_rate(fps),

@@ -122,7 +122,7 @@ def score_reconstruction(vae: VAE, examples: Sequence[Example]) -> Evaluation:
         "vae/psnr_baseline_db": _mean(map(psnr, baselines, truths)),
         "vae/ssim_baseline": _mean(map(ssim, baselines, truths)),
     }
-    columns = {"true": truths, "autoencoder": decoded, "bilinear, as many numbers": baselines}
+    columns = {"true": truths, "autoencoder": decoded, "bilinear": baselines}
     return Evaluation(metrics, {"reconstruction": _exhibits(examples, columns)})
 
 
@@ -149,7 +149,7 @@ def score_captions(name: str, sampler: Sampler, examples: Sequence[Example]) -> 
     metrics = {f"{name}/prompts_cut": _mean(sample.prompt_is_cut for sample in samples)}
     for prefix, tally in columns.items():
         metrics |= _metrics(prefix, tally)
-    shown = {"generated": made, "a true clip of it": truths}
+    shown = {"generated": made, "true": truths}
     return Evaluation(metrics, {name: _exhibits(examples, shown)})
 
 
@@ -176,7 +176,7 @@ def score_animation(
     }
     if nearest:
         metrics |= nearest_scores(made, truths)
-    columns = {"given": firsts, "generated": made, "the true clip": truths}
+    columns = {"given": firsts, "generated": made, "true": truths}
     return Evaluation(metrics, {"animate": _exhibits(examples, columns)})
 
 

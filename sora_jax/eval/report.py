@@ -32,14 +32,16 @@ p {{ margin: 4px 0 14px; color: #4d5866; max-width: 760px; }}
 .figure {{ border: 1px solid #dde2e9; border-radius: 8px; padding: 10px 16px; min-width: 128px; }}
 .figure b {{ display: block; font-size: 24px; line-height: 1.3; }}
 .figure span {{ color: #4d5866; font-size: 13px; display: block; }}
+.figure small {{ color: #7a8594; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 8px 0 18px; }}
 th, td {{ text-align: right; padding: 5px 14px; border-bottom: 1px solid #e8ecf1; }}
+td {{ white-space: nowrap; }} th {{ max-width: 130px; }}
 th:first-child, td:first-child {{ text-align: left; padding-left: 0; }}
 th {{ font-weight: 600; font-size: 13px; color: #4d5866; vertical-align: bottom; }}
 td small {{ color: #7a8594; }}
-.clips {{ display: flex; flex-wrap: wrap; gap: 22px 26px; align-items: flex-end; }}
+.clips {{ display: flex; flex-wrap: wrap; gap: 22px 26px; }}
 figure {{ margin: 0; }}
-figure video, figure img {{ display: block; width: 100%; image-rendering: pixelated; }}
+figure video, figure img {{ display: block; height: {height}px; }}
 figcaption {{ font-size: 13px; line-height: 1.35; margin-top: 6px; color: #1c2430; }}
 .labels {{ display: flex; font-size: 12px; color: #7a8594; margin-bottom: 3px; }}
 .labels span {{ flex: 1; }}
@@ -54,6 +56,7 @@ code {{ font: 13px ui-monospace, monospace; }}
 </body></html>
 """
 
+SHOWN_HEIGHT = 112  # pixels of a clip on the page
 READ_BACK = (
     "Generated clips are read back to objects and compared with their captions; what cannot be "
     "read counts as wrong. In parentheses: 95 % intervals over clips."
@@ -81,15 +84,27 @@ QUESTIONS = {
     "speed_accuracy": "speed",
     "coverage": "clips that can be read",
 }
-HEADLINES = {
-    "text_to_video/colour_accuracy": "colour",
-    "text_to_video/shape_accuracy": "shape",
-    "text_to_video/count_accuracy": "count",
-    "text_to_video/direction_accuracy": "direction",
-    "vae/psnr_db": "autoencoder",
-    "animate/first_frame_psnr_db": "animation, first frame",
-    "animate/still_fraction": "animations that stand still",
-    "nearest/accuracy": "nearest clip is its own",
+# Metric -> what it is called, and what is shown beside it.
+HEADLINES: dict[str, tuple[str, dict[str, str]]] = {
+    f"text_to_video/{question}_accuracy": (
+        question,
+        {
+            "floor": f"text_to_video/floor_shuffled/{question}_accuracy",
+            "ceiling": f"text_to_video/ceiling_vae/{question}_accuracy",
+        },
+    )
+    for question in ("colour", "shape", "count", "direction")
+} | {
+    "vae/psnr_db": ("autoencoder", {"bilinear": "vae/psnr_baseline_db"}),
+    "animate/first_frame_psnr_db": (
+        "animation, first frame",
+        {"ceiling": "animate/first_frame_psnr_ceiling_db"},
+    ),
+    "animate/still_fraction": (
+        "animations that stand still",
+        {"true clips": "animate/ground_truth/still_fraction"},
+    ),
+    "nearest/accuracy": ("nearest clip is its own", {"of clips": "nearest/candidates"}),
 }
 # Of scores that stand alone: a name, and the metric that belongs beside it with its name.
 PAIRS = {
@@ -215,16 +230,18 @@ def write_report(
     )
     parts.append(f"<h2>How it was made</h2><dl>{''.join(lines)}</dl>")
     summary = READ_BACK if "text_to_video" in evaluation.exhibits else ""
-    page = PAGE.format(title=html.escape(title), summary=summary, body="\n".join(parts))
+    body = "\n".join(parts)
+    page = PAGE.format(title=html.escape(title), summary=summary, body=body, height=SHOWN_HEIGHT)
     write_file(path, page.encode())
 
 
 def _headlines(metrics: Metrics) -> str:
-    cards = [
-        f"<div class='figure'><span>{label}</span><b>{_number(name, metrics[name])}</b></div>"
-        for name, label in HEADLINES.items()
-        if name in metrics
-    ]
+    cards = []
+    for name, (label, beside) in HEADLINES.items():
+        if name in metrics:
+            others = ", ".join(f"{k} {_number(v, metrics[v])}" for k, v in beside.items())
+            figure = f"<span>{label}</span><b>{_number(name, metrics[name])}</b>"
+            cards.append(f"<div class='figure'>{figure}<small>{others}</small></div>")
     return f"<div class='figures'>{''.join(cards)}</div>"
 
 
@@ -243,8 +260,7 @@ def _table_html(table: Table) -> str:
 def _exhibit_html(exhibit: Exhibit) -> str:
     """The clips of a line side by side as one video, so that they stay in step."""
     video = _side_by_side(list(exhibit.clips.values()))
-    scale = 128 / min(next(iter(exhibit.clips.values())).shape[1:3])
-    width = round(video.shape[2] * scale)
+    shown = round(video.shape[2] * SHOWN_HEIGHT / video.shape[1])
     if len(video) == 1:
         source = _data_url("image/png", encode_png(enlarged(video)[0]))
         media = f"<img src='{source}' alt=''>"
@@ -252,9 +268,10 @@ def _exhibit_html(exhibit: Exhibit) -> str:
         source = _data_url("video/mp4", playable_mp4(video, exhibit.fps))
         media = f"<video autoplay loop muted playsinline src='{source}'></video>"
     labels = "".join(f"<span>{html.escape(label)}</span>" for label in exhibit.clips)
+    labels = f"<div class='labels' style='width:{shown}px'>{labels}</div>"
     caption = html.escape(exhibit.caption)
     return (
-        f"<figure style='width:{width}px'><div class='labels'>{labels}</div>{media}"
+        f"<figure style='width:{max(shown, 170)}px'>{labels}{media}"
         f"<figcaption>{caption}</figcaption></figure>"
     )
 

@@ -1,21 +1,15 @@
 """Sampling: given frames, sizes, and noise that follows the seed wherever a clip is made."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
-from sora_jax.data.tokenizer import Tokenizer
 from sora_jax.diffusion.times import TimesConfig
-from sora_jax.models.dit import DiTConfig
-from sora_jax.models.generator import Generator
-from sora_jax.models.latents import LatentStatistics, encode_tokens
-from sora_jax.models.text import TextConfig
-from sora_jax.models.vae import VAE, VAEConfig, to_uint8, to_unit
+from sora_jax.models.latents import encode_tokens
+from sora_jax.models.vae import to_uint8, to_unit
 from sora_jax.sample.generate import (
     Inputs,
     Request,
@@ -25,8 +19,8 @@ from sora_jax.sample.generate import (
     Size,
     sample_tokens,
 )
-from sora_jax.sharding.mesh import MeshConfig, make_mesh
 from sora_jax.sharding.rules import rows_sharding
+from tests.tiny_models import tiny_sampler
 
 TIMES = TimesConfig(base_tokens=8)
 CONFIG = SamplingConfig(steps=4, rows=8)
@@ -34,42 +28,13 @@ TOKENS = jax.jit(sample_tokens, static_argnames=("size", "times", "config"))
 PROMPTS = ("a red circle", "a blue square moves left", "two green stars", "a white cross falls")
 
 
+def make_sampler(devices: int, config: SamplingConfig = CONFIG) -> Sampler:
+    return tiny_sampler(PROMPTS, config, TIMES, devices)
+
+
 @pytest.fixture(scope="module")
 def sampler() -> Sampler:
     return make_sampler(devices=1)
-
-
-@functools.cache
-def networks() -> tuple[Generator, VAE]:
-    """Random networks whose output layers are not zero, so that captions and noise matter."""
-
-    @jax.jit
-    def make() -> tuple[Generator, VAE]:
-        vae = VAE(VAEConfig(channels=4, widths=(8,), folds=((4, 4),), blocks=1), rngs=nnx.Rngs(0))
-        generator = Generator(
-            DiTConfig(depth=2, width=32, heads=2, patch=2),
-            TextConfig(depth=1, width=16, heads=2),
-            channels=4,
-            vocabulary=64,
-            rngs=nnx.Rngs(1),
-        )
-        kernel = generator.dit.out.kernel
-        kernel[...] = 0.3 * jax.random.normal(jax.random.key(2), kernel[...].shape)
-        return generator, vae
-
-    return make()
-
-
-def make_sampler(devices: int, config: SamplingConfig = CONFIG) -> Sampler:
-    return Sampler(
-        *networks(),
-        LatentStatistics(jnp.full(4, 0.1), jnp.full(4, 1.3)),
-        Tokenizer.train(PROMPTS, vocabulary_size=64),
-        text_length=8,
-        times=TIMES,
-        config=config,
-        mesh=make_mesh(MeshConfig(), jax.devices()[:devices]),
-    )
 
 
 def request(number: int, **changes: object) -> Request:

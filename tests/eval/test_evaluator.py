@@ -1,0 +1,133 @@
+"""A whole evaluation with untrained networks and with samplers that know the answer."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+
+from sora_jax.data.buckets import Bucket
+from sora_jax.diffusion.times import TimesConfig
+from sora_jax.errors import ConfigError
+from sora_jax.eval.evaluator import (
+    EvaluationConfig,
+    evaluate_examples,
+    evaluate_world,
+    nearest_scores,
+    score_animation,
+    score_captions,
+)
+from sora_jax.eval.examples import Example, world_examples
+from sora_jax.sample.generate import Request, Sample, Sampler, SamplingConfig
+from sora_jax.world.scene import WorldConfig
+from tests.tiny_models import tiny_sampler
+
+WORLD = WorldConfig(max_objects=2, motions=("constant",))
+VIDEO, IMAGE = Bucket(9, 32, 32), Bucket(1, 32, 32)
+CONFIG = EvaluationConfig(prompts=4, images=3, animations=2, shown=2, seed=7_000)
+
+
+@pytest.fixture(scope="module")
+def sampler() -> Sampler:
+    return tiny_sampler(
+        ("a small red circle moves left fast",), SamplingConfig(steps=2), TimesConfig()
+    )
+
+
+class Oracle:
+    """A sampler that makes clips by a rule from the true ones."""
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        examples: Sequence[Example],
+        rule: Callable[[np.ndarray], np.ndarray] = lambda video: video,
+    ):
+        self.models = sampler.models
+        self.clips = {example.seed: rule(example.video) for example in examples}
+
+    def generate(self, requests: Sequence[Request]) -> list[Sample]:
+        return [Sample(request, self.clips[request.seed], (), False) for request in requests]
+
+
+def test_every_score_is_there_and_is_a_number(sampler: Sampler) -> None:
+    evaluation = evaluate_world(sampler, CONFIG, WORLD, (IMAGE, Bucket(5, 32, 32), VIDEO), 8.0)
+    asked = {
+        "vae/psnr_db",
+        "vae/ssim",
+        "vae/psnr_baseline_db",
+        "vae/ssim_baseline",
+        "animate/first_frame_psnr_db",
+        "animate/first_frame_psnr_ceiling_db",
+        "animate/colour_jump",
+        "animate/still_fraction",
+        *(f"text_to_image/{score}_accuracy" for score in ("colour", "shape", "count")),
+    }
+    for column in ("", "floor_shuffled/", "ceiling_vae/", "static/", "ground_truth/"):
+        for name in ("colour", "shape", "count", "direction", "speed"):
+            asked.add(f"text_to_video/{column}{name}_accuracy")
+        asked.add(f"text_to_video/{column}coverage")
+    assert asked <= evaluation.metrics.keys()
+    assert all(math.isfinite(value) for value in evaluation.metrics.values())
+    assert {name: len(lines) for name, lines in evaluation.exhibits.items()} == dict.fromkeys(
+        ("reconstruction", "text_to_video", "text_to_image", "animate"), 2
+    )
+
+
+def test_an_oracle_reaches_the_ground_truth(sampler: Sampler) -> None:
+    examples = world_examples(WORLD, [VIDEO], 8.0, 8, first_seed=7_000)
+    metrics = score_captions("text_to_video", Oracle(sampler, examples), examples).metrics
+    for name in ("colour", "shape", "count", "direction", "speed"):
+        value = metrics[f"text_to_video/{name}_accuracy"]
+        assert value == metrics[f"text_to_video/ground_truth/{name}_accuracy"] >= 0.95
+        assert value > metrics[f"text_to_video/floor_shuffled/{name}_accuracy"] + 0.2
+    assert metrics["text_to_video/static/direction_accuracy"] == 0
+    assert metrics["text_to_video/static/colour_accuracy"] >= 0.95
+    moving = score_animation(Oracle(sampler, examples), examples).metrics
+    assert moving["animate/still_fraction"] == 0
+    assert moving["animate/colour_jump"] == 0
+    assert moving["animate/first_frame_psnr_db"] > 58
+
+
+def test_a_model_that_copies_the_first_frame_is_found_out(sampler: Sampler) -> None:
+    examples = world_examples(WORLD, [VIDEO], 8.0, 8, first_seed=7_000)
+    copier = Oracle(sampler, examples, lambda video: np.repeat(video[:1], len(video), 0))
+    metrics = score_captions("text_to_video", copier, examples).metrics
+    assert metrics["text_to_video/direction_accuracy"] == 0
+    assert score_animation(copier, examples).metrics["animate/still_fraction"] == 1
+
+
+def test_the_given_first_frame_comes_out_as_the_autoencoder_has_it(sampler: Sampler) -> None:
+    examples = world_examples(WORLD, [VIDEO], 8.0, 3, first_seed=7_000)
+    metrics = score_animation(sampler, examples).metrics
+    assert metrics["animate/first_frame_psnr_db"] == pytest.approx(
+        metrics["animate/first_frame_psnr_ceiling_db"], abs=0.01
+    )
+
+
+def test_nearest_is_among_clips_of_the_same_size_and_blind_to_the_given_frame() -> None:
+    truths = [example.video for example in world_examples(WORLD, [VIDEO], 8.0, 4, 7_000)]
+    truths += [example.video for example in world_examples(WORLD, [Bucket(9, 24, 40)], 8.0, 2, 0)]
+    perfect = nearest_scores(truths, truths)
+    assert perfect["nearest/accuracy"] == 1
+    assert perfect["nearest/psnr_db"] > 58
+    assert perfect["nearest/candidates"] == pytest.approx((4 * 4 + 2 * 2) / 6)
+    # The first frame is right and the rest is that of another clip.
+    swapped = [np.concatenate([truths[n][:1], truths[1 - n][1:]]) for n in (0, 1)]
+    assert nearest_scores(swapped, truths)["nearest/accuracy"] == 0
+
+
+def test_clips_of_a_set_are_scored_without_knowing_what_they_show(sampler: Sampler) -> None:
+    videos = world_examples(WORLD, [Bucket(5, 32, 32)], 8.0, 3, 0)
+    pictures = world_examples(WORLD, [IMAGE], 8.0, 2, 50)
+    examples = [dataclasses.replace(example, facts=()) for example in [*videos, *pictures]]
+    metrics = evaluate_examples(sampler, CONFIG, examples).metrics
+    assert {name.partition("/")[0] for name in metrics} == {"vae", "animate", "nearest"}
+    only_images = evaluate_examples(sampler, CONFIG, examples[3:]).metrics
+    assert {name.partition("/")[0] for name in only_images} == {"vae"}
+
+
+def test_a_run_without_videos_is_refused_in_a_sentence(sampler: Sampler) -> None:
+    with pytest.raises(ConfigError, match="has no video"):
+        evaluate_world(sampler, CONFIG, WORLD, (IMAGE,), 8.0)

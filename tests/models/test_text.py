@@ -1,0 +1,75 @@
+"""The text encoder: padding is not there, order is; other embeddings go in by the same door."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sora_jax.config import ConfigError
+from sora_jax.diffusion.conditioning import layout_of, noise_field
+from sora_jax.models.text import TextConfig, TextEncoder, relative_buckets
+from sora_jax.types import Text
+from tests.tiny import TEXT, VOCABULARY, latent_batch, make_generator, randomised
+
+ENCODER = randomised(lambda rngs: TextEncoder(TEXT, VOCABULARY, rngs=rngs))
+ENCODE = jax.jit(lambda encoder, ids: encoder(ids))
+IDS = jnp.array([[5, 9, 3, 1]])
+
+
+def encode(ids: jax.Array) -> Text:
+    return ENCODE(ENCODER, ids)
+
+
+@pytest.mark.parametrize("padding", [1, 6])
+def test_padding_changes_nothing(padding: int) -> None:
+    padded = encode(jnp.pad(IDS, ((0, 0), (0, padding))))
+    np.testing.assert_allclose(
+        padded.embeddings[:, :4], encode(IDS).embeddings, rtol=1e-5, atol=1e-5
+    )
+    np.testing.assert_array_equal(padded.segments, [[1] * 4 + [0] * padding])
+
+
+def test_rows_are_alone() -> None:
+    both = encode(jnp.concatenate([IDS, IDS + 1])).embeddings
+    np.testing.assert_allclose(both[:1], encode(IDS).embeddings, rtol=1e-5, atol=1e-5)
+
+
+def test_order_matters_beyond_the_order_of_the_output() -> None:
+    there, back = encode(IDS).embeddings, encode(IDS[:, ::-1]).embeddings
+    assert np.abs(back[:, ::-1] - there).max() > 1e-2
+
+
+def test_a_row_of_padding_is_finite() -> None:
+    assert np.isfinite(encode(jnp.zeros((1, 4), jnp.int32)).embeddings).all()
+
+
+def test_distances_have_signs_and_grow_coarse() -> None:
+    buckets = np.asarray(relative_buckets(300))
+    assert len(np.unique(buckets[150, 143:158])) == 15  # exact within 7 of the query
+    assert buckets[150, 250] == buckets[150, 255]  # coarse afar
+    assert buckets[0, 299] == buckets[0, 200] == 31  # all beyond 128 are one
+    assert buckets[299, 0] == 15
+    np.testing.assert_array_equal(np.diag(buckets), 0)
+
+
+def test_precomputed_embeddings_go_through_the_same_call() -> None:
+    model, batch = randomised(make_generator), latent_batch(0, rows=2)
+    zero = jnp.zeros(2)
+    field = noise_field(batch.frames, batch.segments, jnp.zeros(2, jnp.int32), zero + 0.5, zero)
+    layout = layout_of(field, batch.coordinates, batch.segments)
+    own = model.encode_text(batch.text)
+    # A longer caption of another encoder, padded: numbers beyond its segment do not count.
+    longer = Text(
+        jnp.pad(own.embeddings, ((0, 0), (0, 5), (0, 0)), constant_values=9.0),
+        jnp.pad(own.segments, ((0, 0), (0, 5))),
+    )
+    apply = jax.jit(lambda model, *inputs: model(*inputs))
+    found = apply(model, batch.latents, layout, longer)
+    expected = apply(model, batch.latents, layout, own)
+    present = np.asarray(batch.segments) != 0
+    np.testing.assert_allclose(found[present], expected[present], rtol=1e-4, atol=1e-5)
+
+
+def test_heads_must_divide_the_width() -> None:
+    with pytest.raises(ConfigError, match="text.width=32 does not divide by heads=5"):
+        TextConfig(width=32, heads=5)

@@ -1,0 +1,159 @@
+"""The autoencoder is causal to the bit, so whole, streamed and shortened clips agree."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from sora_jax.config import ConfigError
+from sora_jax.models.vae import VAE, VAEConfig, to_uint8, to_unit
+from tests.tiny import randomised
+
+# 4 frames a latent: folded at once, in two steps, and late.
+FOLDS = (((4, 4),), ((2, 2), (2, 2)), ((1, 4), (4, 1)))
+
+
+def make(folds: tuple[tuple[int, int], ...]) -> VAE:
+    config = VAEConfig(channels=3, widths=(8, 6)[: len(folds)], folds=folds, blocks=1)
+    return randomised(lambda rngs: VAE(config, rngs=rngs), deviation=0.1)
+
+
+MODELS = {folds: make(folds) for folds in FOLDS}
+ENCODE = jax.jit(lambda vae, video, state: vae.encode_chunk(video, state))
+DECODE = jax.jit(lambda vae, latents, state: vae.decode_chunk(latents, state))
+
+
+@pytest.fixture(params=FOLDS, ids=str)
+def vae(request: pytest.FixtureRequest) -> VAE:
+    return MODELS[request.param]
+
+
+def clip(vae: VAE, latent_frames: int, rows: int = 1) -> jax.Array:
+    frames = 1 + vae.config.temporal * (latent_frames - 1)
+    return jax.random.uniform(jax.random.key(0), (rows, frames, 8, 16, 3), minval=-1)
+
+
+def latents_of(vae: VAE, frames: int) -> jax.Array:
+    side = vae.config.spatial
+    shape = (1, frames, 8 // side, 16 // side, vae.config.channels)
+    return jax.random.normal(jax.random.key(0), shape)
+
+
+@jax.jit
+@jax.grad
+def latent_by_pixels(video: jax.Array, vae: VAE, moment: int, frame: int) -> jax.Array:
+    return jnp.sum(jnp.sin(jnp.stack(vae.encode(video))[moment, :, frame]))
+
+
+@jax.jit
+@jax.grad
+def frame_by_latents(latents: jax.Array, vae: VAE, frame: int) -> jax.Array:
+    return jnp.sum(jnp.sin(vae.decode(latents)[:, frame]))
+
+
+def test_a_latent_does_not_see_later_pixels(vae: VAE) -> None:
+    video = clip(vae, 3)
+    for moment in range(2):  # mean and log-variance
+        for frame in range(3):
+            seen = np.abs(latent_by_pixels(video, vae, moment, frame)).max((0, 2, 3, 4))
+            present = vae.config.temporal * frame
+            assert not seen[present + 1 :].any()
+            assert seen[present] > 0
+            assert seen[:present].max(initial=1) > 0
+
+
+def test_a_frame_does_not_see_later_latents(vae: VAE) -> None:
+    latents = latents_of(vae, 3)
+    for frame in range(1 + 2 * vae.config.temporal):
+        seen = np.abs(frame_by_latents(latents, vae, frame)).max((0, 2, 3, 4))
+        present = -(-frame // vae.config.temporal)
+        assert not seen[present + 1 :].any()
+        assert seen[present] > 0
+
+
+def test_the_beginning_of_a_clip_encodes_as_by_itself(vae: VAE) -> None:
+    video = clip(vae, 4)
+    whole = ENCODE(vae, video, None)[0]
+    for frames in (1, 2, 3):
+        part = video[:, : 1 + vae.config.temporal * (frames - 1)]
+        found = ENCODE(vae, part, None)[0]
+        assert found.shape[1] == frames  # an image, frames = 1, is a clip of one frame
+        np.testing.assert_allclose(found, whole[:, :frames], rtol=1e-6, atol=1e-6)
+
+
+def test_the_beginning_of_latents_decodes_as_by_itself(vae: VAE) -> None:
+    latents = latents_of(vae, 4)
+    whole = DECODE(vae, latents, None)[0]
+    for frames in (1, 3):
+        found = DECODE(vae, latents[:, :frames], None)[0]
+        assert found.shape[1] == 1 + vae.config.temporal * (frames - 1)
+        np.testing.assert_allclose(found, whole[:, : found.shape[1]], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("chunks", [(1, 1, 1, 1), (2, 1, 2), (1, 4)], ids=str)
+def test_streamed_equals_whole(vae: VAE, chunks: tuple[int, ...]) -> None:
+    total = sum(chunks)
+    video = clip(vae, total)
+    mean, log_variance, _ = ENCODE(vae, video, None)
+    state, start, parts = None, 0, []
+    for chunk in chunks:
+        end = (start or 1) + vae.config.temporal * (chunk - (start == 0))
+        *moments, state = ENCODE(vae, video[:, start:end], state)
+        parts.append(moments)
+        start = end
+    for index, whole in enumerate((mean, log_variance)):
+        streamed = jnp.concatenate([part[index] for part in parts], 1)
+        np.testing.assert_allclose(streamed, whole, rtol=1e-6, atol=1e-6)
+
+    state, start, frames = None, 0, []
+    for chunk in chunks:
+        pixels, state = DECODE(vae, mean[:, start : start + chunk], state)
+        frames.append(pixels)
+        start += chunk
+    expected = DECODE(vae, mean, None)[0]
+    np.testing.assert_allclose(jnp.concatenate(frames, 1), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (4, 20), (24, 8)])
+def test_any_multiple_of_the_cell_goes(height: int, width: int) -> None:
+    vae = MODELS[FOLDS[0]]
+    video = jnp.zeros((2, 5, height, width, 3))
+    mean, log_variance = jax.eval_shape(vae.encode, video)
+    assert mean.shape == log_variance.shape == (2, 2, height // 4, width // 4, 3)
+    assert jax.eval_shape(vae.decode, mean).shape == video.shape
+
+
+def test_full_size_compresses_4_by_8_by_8() -> None:
+    config = VAEConfig()
+    assert (config.temporal, config.spatial) == (4, 8)
+
+    def both(key: jax.Array, video: jax.Array) -> tuple[jax.Array, jax.Array]:
+        vae = VAE(config, rngs=nnx.Rngs(key))
+        mean, _ = vae.encode(video)
+        return mean, vae.decode(mean)
+
+    video = jax.ShapeDtypeStruct((1, 17, 256, 448, 3), jnp.float32)
+    mean, decoded = jax.eval_shape(both, jax.random.key(0), video)
+    assert mean.shape == (1, 5, 32, 56, config.channels)
+    assert decoded.shape == video.shape
+
+
+def test_rows_are_alone() -> None:
+    vae = MODELS[FOLDS[1]]
+    video = clip(vae, 2, rows=2)
+    both, alone = ENCODE(vae, video, None)[0], ENCODE(vae, video[1:], None)[0]
+    np.testing.assert_allclose(both[1:], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_pixels_survive_the_change_of_scale() -> None:
+    pixels = jnp.arange(256, dtype=jnp.uint8)
+    unit = to_unit(pixels)
+    assert (unit[0], unit[-1]) == (-1.0, 1.0)
+    np.testing.assert_array_equal(to_uint8(unit), pixels)
+    np.testing.assert_array_equal(to_uint8(jnp.array([-7.0, 7.0])), [0, 255])
+
+
+def test_every_stage_needs_a_width_and_a_fold() -> None:
+    with pytest.raises(ConfigError, match="2 widths but 1 folds; give one per stage"):
+        VAEConfig(widths=(8, 8), folds=((4, 4),))

@@ -1,0 +1,41 @@
+"""Meshes from configs, and one sentence for each that cannot be."""
+
+import jax
+import pytest
+
+from sora_jax.config import ConfigError
+from sora_jax.sharding.mesh import AXES, MeshConfig, make_mesh
+
+
+@pytest.mark.parametrize(
+    ("config", "sizes"),
+    [
+        (MeshConfig(), (1, 8, 1, 1)),
+        (MeshConfig(replica=2, fsdp=2, context=2), (2, 2, 2, 1)),
+        (MeshConfig(replica=-1, fsdp=2, tensor=2), (2, 2, 1, 2)),
+    ],
+)
+def test_a_mesh_has_four_axes_over_all_devices(config: MeshConfig, sizes: tuple[int, ...]) -> None:
+    mesh = make_mesh(config)
+    assert mesh.axis_names == AXES
+    assert mesh.devices.shape == sizes
+    assert list(mesh.devices.flat) == jax.devices()
+
+
+def test_a_mesh_may_have_fewer_devices() -> None:
+    assert make_mesh(MeshConfig(), jax.devices()[2:4]).devices.shape == (1, 2, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"fsdp": 0}, "an axis size must be positive, or -1 for the rest"),
+        ({"context": -2}, "an axis size must be positive, or -1 for the rest"),
+        ({"replica": -1}, "at most one axis may be -1"),
+        ({"tensor": 3}, "8 devices do not divide by 3"),
+        ({"fsdp": 4}, "needs 4 devices, but 8 are given"),
+    ],
+)
+def test_a_mesh_that_cannot_be_says_why(sizes: dict[str, int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_mesh(MeshConfig(**sizes))

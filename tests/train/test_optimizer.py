@@ -1,0 +1,72 @@
+"""AdamW as configured: what decays, how the rate runs, how far a gradient may go."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from sora_jax.checkpoints import named
+from sora_jax.config import ConfigError
+from sora_jax.models.vae import VAE
+from sora_jax.train.optimizer import OptimizerConfig, decaying, make_optimizer, rate_schedule
+from tests.tiny import VAE as VAE_CONFIG
+from tests.tiny import make_generator, randomised
+
+CONFIG = OptimizerConfig(peak_rate=1e-2, warmup_steps=10, final_rate=0.1, weight_decay=0.5)
+
+
+@pytest.mark.parametrize(
+    "make_model", [make_generator, lambda rngs: VAE(VAE_CONFIG, rngs=rngs)], ids=["dit", "vae"]
+)
+def test_matrices_decay_and_biases_and_scales_do_not(make_model: nnx.Module) -> None:
+    model = jax.eval_shape(lambda: make_model(nnx.Rngs(0)))
+    for name, decays in named(decaying(model)).items():
+        last = name.split(".")[-1]
+        assert decays == (last in ("kernel", "embedding")), name
+
+
+def test_decay_pulls_matrices_alone_when_there_is_no_gradient() -> None:
+    model = randomised(make_generator)
+    optimizer = make_optimizer(CONFIG, 100)
+    update = jax.jit(optimizer.update)
+    nothing = jax.tree.map(jnp.zeros_like, model)
+    _, state = update(nothing, jax.jit(optimizer.init)(model), model)  # the first rate is 0
+    updates, _ = update(nothing, state, model)
+    before, moves = named(model), named(updates)
+    rate = float(rate_schedule(CONFIG, 100)(1))
+    for name in ("dit.blocks.mlp.up.kernel", "text.embedding"):
+        np.testing.assert_allclose(moves[name], -rate * 0.5 * before[name], rtol=1e-5)
+    for name in ("dit.blocks.mlp.up.bias", "dit.blocks.text_norm.scale", "text.position_bias"):
+        assert not np.asarray(moves[name]).any()
+
+
+def test_the_rate_warms_up_and_falls_along_a_cosine() -> None:
+    schedule = rate_schedule(CONFIG, 110)
+    found = [float(schedule(step)) for step in (0, 5, 10, 60, 110)]
+    np.testing.assert_allclose(found, [0, 5e-3, 1e-2, 5.5e-3, 1e-3], rtol=1e-5, atol=1e-9)
+
+
+def test_a_run_shorter_than_its_warm_up_has_a_schedule() -> None:
+    assert float(rate_schedule(CONFIG, 5)(5)) == pytest.approx(5e-3)
+
+
+def test_gradients_are_clipped_by_their_global_norm() -> None:
+    parameters = {"a": nnx.Param(jnp.zeros(3), axes=(None,))}
+    optimizer = make_optimizer(CONFIG, 100)
+
+    def first_moment(scale: float) -> jax.Array:
+        gradient = {"a": nnx.Param(scale * jnp.array([3.0, 4.0, 0.0]), axes=(None,))}
+        _, state = optimizer.update(gradient, optimizer.init(parameters), parameters)
+        return state[1][0].mu["a"][...]
+
+    np.testing.assert_allclose(first_moment(100.0), 0.1 * jnp.array([0.6, 0.8, 0]), rtol=1e-5)
+    np.testing.assert_allclose(first_moment(0.1), 0.1 * jnp.array([0.3, 0.4, 0]), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"peak_rate": 0.0}, {"clip_norm": -1.0}, {"warmup_steps": -1}], ids=str
+)
+def test_numbers_that_make_no_sense_are_refused(changes: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="must be positive, warmup_steps=-?[0-9]+ not negative"):
+        OptimizerConfig(**changes)

@@ -1,0 +1,82 @@
+"""One update against the same update written in NumPy, and what randomness it is handed."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from sora_jax.train.state import TrainState, init_state
+from sora_jax.train.step import train_step
+from tests.tiny import one_device_mesh
+
+RATE, DECAY = 0.1, 0.8
+
+
+class Point(nnx.Module):
+    """A vector."""
+
+    def __init__(self, rngs: nnx.Rngs):
+        self.place = nnx.Param(jax.random.normal(rngs.params(), (3,)), axes=(None,))
+
+
+def distance(model: Point, batch: jax.Array, key: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
+    error = model.place[...] - batch
+    return jnp.sum(error**2), {"draw": jax.random.uniform(key)}
+
+
+STEP = jax.jit(
+    functools.partial(
+        train_step, loss_function=distance, optimizer=optax.sgd(RATE), ema_decay=DECAY
+    )
+)
+
+
+def start() -> TrainState:
+    return init_state(Point, optax.sgd(RATE), jax.random.key(0), one_device_mesh())
+
+
+def test_updates_and_moving_average_follow_their_formulas() -> None:
+    state = start()
+    place = average = np.asarray(state.model.place[...], np.float64)
+    np.testing.assert_array_equal(state.ema.place[...], state.model.place[...])
+    for step in range(40):
+        target = np.full(3, float(step))
+        state, metrics = STEP(state, jnp.asarray(target, jnp.float32), jax.random.key(1))
+        gradient = 2 * (place - target)
+        np.testing.assert_allclose(metrics["loss"], np.sum((place - target) ** 2), rtol=1e-4)
+        np.testing.assert_allclose(metrics["gradient_norm"], np.linalg.norm(gradient), rtol=1e-4)
+        np.testing.assert_allclose(
+            metrics["update_norm"], RATE * np.linalg.norm(gradient), rtol=1e-4
+        )
+        place = place - RATE * gradient
+        decay = min(DECAY, (1 + step) / (10 + step))
+        average = decay * average + (1 - decay) * place
+        np.testing.assert_allclose(state.model.place[...], place, rtol=1e-4)
+        np.testing.assert_allclose(state.ema.place[...], average, rtol=1e-4)
+        assert int(state.step) == step + 1
+
+
+def test_randomness_follows_the_step_and_the_key() -> None:
+    draws = []
+    for key in (1, 2):
+        state = start()
+        for _ in range(3):
+            state, metrics = STEP(state, jnp.zeros(3), jax.random.key(key))
+            draws.append(float(metrics["draw"]))
+    assert len(set(draws)) == 6
+    at_two = dataclasses.replace(start(), step=jnp.asarray(2))
+    assert float(STEP(at_two, jnp.zeros(3), jax.random.key(1))[1]["draw"]) == draws[2]
+
+
+def test_a_fresh_state_shares_no_buffer_so_that_all_of_it_can_be_donated() -> None:
+    state = start()
+    donating = jax.jit(STEP, donate_argnums=0)
+    expected, _ = STEP(state, jnp.zeros(3), jax.random.key(1))
+    found, _ = donating(state, jnp.zeros(3), jax.random.key(1))
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -1,12 +1,14 @@
 """Logical axis -> mesh axis: the one table that decides how every array is laid out."""
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from sora_jax.config import ConfigError
 
@@ -60,24 +62,31 @@ def parameter_shardings(tree: Any, mesh: Mesh) -> Any:
         value = leaf.get_value()
         shape = np.shape(value) if not hasattr(value, "shape") else value.shape
         logical = ("layers",) * (len(shape) - len(logical)) + logical
-        spec = RULES.spec(*logical)
-        parts = [
-            axis if size % _ways(mesh, axis) == 0 else None
-            for size, axis in zip(shape, spec, strict=True)
-        ]
-        return jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec(*parts)), leaf)
+        sharding = NamedSharding(mesh, _dividing(shape, RULES.spec(*logical), mesh))
+        return jax.tree.map(lambda _: sharding, leaf)
 
     return jax.tree.map(of, tree, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
 
 
-def _ways(mesh: Mesh, axis: MeshAxes) -> int:
-    names = () if axis is None else (axis,) if isinstance(axis, str) else axis
-    return int(np.prod([mesh.shape[name] for name in names]))
+def _dividing(
+    shape: Sequence[int], spec: PartitionSpec, mesh: Mesh | AbstractMesh
+) -> PartitionSpec:
+    """`spec` without the axes that the mesh does not divide."""
+
+    def ways(axis: MeshAxes) -> int:
+        names = () if axis is None else (axis,) if isinstance(axis, str) else axis
+        return math.prod(mesh.shape[name] for name in names)
+
+    pairs = zip(shape, spec, strict=True)
+    return PartitionSpec(*(axis if size % ways(axis) == 0 else None for size, axis in pairs))
 
 
 def constrain(x: jax.Array, *logical: str | None) -> jax.Array:
-    """Pins an intermediate array to the table inside jit; does nothing outside a mesh."""
+    """Pins an intermediate array to the table inside jit; does nothing outside a mesh.
+
+    An axis that the mesh does not divide stays whole: clips of any size can be sampled.
+    """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return x
-    return jax.lax.with_sharding_constraint(x, RULES.spec(*logical))
+    return jax.lax.with_sharding_constraint(x, _dividing(x.shape, RULES.spec(*logical), mesh))

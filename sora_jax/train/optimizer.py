@@ -1,9 +1,11 @@
 """AdamW with warm-up, cosine decay and clipping (optax)."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import optax
+from flax import nnx
 
 from sora_jax.config import ConfigError
 
@@ -49,6 +51,20 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
             b1=config.beta1,
             b2=config.beta2,
             weight_decay=config.weight_decay,
-            mask=lambda model: jax.tree.map(lambda leaf: leaf.ndim > 1, model),
+            mask=decaying,
         ),
+    )
+
+
+def decaying(model: Any) -> Any:
+    """A tree like `model`, true at matrices. The names of a parameter's axes tell a matrix, not its
+    rank: in a stack every bias has one axis more."""
+
+    def of(path: tuple[Any, ...], variable: nnx.Variable) -> Any:
+        is_bias = str(getattr(path[-1], "name", "")).endswith("bias")
+        decays = len(variable.get_metadata()["axes"]) > 1 and not is_bias
+        return jax.tree.map(lambda _: decays, variable)
+
+    return jax.tree_util.tree_map_with_path(
+        of, model, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable)
     )

@@ -36,8 +36,8 @@ def train_step(
     ema = jax.tree.map(lambda old, new: old + (1.0 - decay) * (new - old), state.ema, model)
     metrics = {
         "loss": loss,
-        "gradient_norm": optax.global_norm(gradients),
-        "update_norm": optax.global_norm(updates),
+        "gradient_norm": optax.tree.norm(gradients),
+        "update_norm": optax.tree.norm(updates),
         **metrics,
     }
     return TrainState(state.step + 1, model, ema, opt_state), metrics

@@ -14,6 +14,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from absl import flags
@@ -27,6 +28,8 @@ from sora_jax.data.footage import read_frames, read_image, scan_video
 from sora_jax.data.transforms import fit, fit_changes
 from sora_jax.sample.generate import Request
 from sora_jax.sample.video_io import write_samples
+
+Number = TypeVar("Number", int, float)
 
 FLAGS = flags.FlagValues()
 RUN = flags.DEFINE_string("run", None, "directory of a trained run", flag_values=FLAGS)
@@ -154,10 +157,13 @@ def read_start(temporal: int) -> Start | None:
 def make_requests(run: LoadedRun, prompts: Sequence[str], start: Start | None) -> list[Request]:
     """--count requests for each prompt, all of one size; says what is done to the start."""
     buckets = run.experiment.data.buckets
-    frames = FRAMES.value or max(bucket.frames for bucket in buckets)
+    frames = _chosen(FRAMES.value, max(bucket.frames for bucket in buckets))
     height, width = default_size(buckets, frames, start)
-    height, width = HEIGHT.value or height, WIDTH.value or width
-    fps = FPS.value or (start and start.fps) or run.experiment.data.fps
+    height, width = _chosen(HEIGHT.value, height), _chosen(WIDTH.value, width)
+    fps = run.experiment.data.fps if start is None or start.fps is None else start.fps
+    fps = _chosen(FPS.value, fps)
+    if min(height, width) < 1:
+        raise ConfigError(f"--height {height} and --width {width} must be positive")
     given = None
     if start is not None:
         given_height, given_width = start.frames.shape[1:3]
@@ -168,6 +174,10 @@ def make_requests(run: LoadedRun, prompts: Sequence[str], start: Start | None) -
         Request(prompt, frames, height, width, fps, SEED.value + number, given)
         for number, prompt in enumerate(prompt for prompt in prompts for _ in range(COUNT.value))
     ]
+
+
+def _chosen(value: Number | None, default: Number) -> Number:
+    return default if value is None else value
 
 
 def default_size(buckets: Sequence[Bucket], frames: int, start: Start | None) -> tuple[int, int]:

@@ -1,0 +1,139 @@
+"""`sora sample`: flags to requests, given frames from files, and files out."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sora_jax.cli import sample
+from sora_jax.data.buckets import Bucket, DataConfig, ShapeClass
+from sora_jax.diffusion.times import TimesConfig
+from sora_jax.errors import UserError
+from sora_jax.models.vae import VAEConfig
+from sora_jax.sample.generate import SamplingConfig
+from sora_jax.sample.video_io import playable_mp4
+from tests.tiny_models import tiny_sampler
+
+DATA = DataConfig(
+    buckets=(Bucket(1, 16, 16), Bucket(5, 16, 24), Bucket(5, 24, 16), Bucket(5, 8, 8)),
+    shape_classes=(ShapeClass(8, 32),),
+    fps=8.0,
+)
+
+
+@pytest.fixture
+def sora_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
+    """Runs the command on tiny networks; returns the JSONs beside its samples, in order."""
+    experiment = SimpleNamespace(data=DATA, vae=VAEConfig(folds=((4, 4),), widths=(8,)))
+    run = SimpleNamespace(
+        experiment=experiment, directory=tmp_path / "run", fingerprints={"dit": "abc@20"}
+    )
+    monkeypatch.setattr(sample, "load_run", lambda directory: run)
+    monkeypatch.setattr(
+        sample,
+        "make_sampler",
+        lambda run, **changes: tiny_sampler(
+            ("a red circle",), SamplingConfig(**({"steps": 2} | changes)), TimesConfig()
+        ),
+    )
+
+    def call(*arguments: str) -> list[Any]:
+        sample.FLAGS.unparse_flags()
+        sample.FLAGS(["sora sample", "--run=run", *arguments])
+        sample.main(["sora sample"])
+        output = Path(sample.OUTPUT.value or run.directory / "samples")
+        return [json.loads(path.read_text()) for path in sorted(output.glob("*.json"))]
+
+    yield call
+    sample.FLAGS.unparse_flags()
+    for name in sample.FLAGS:
+        sample.FLAGS[name].unparse()
+
+
+def size(made: dict[str, Any]) -> tuple[int, int, int]:
+    return made["frames"], made["height"], made["width"]
+
+
+def test_prompts_of_flags_and_file_times_count(
+    sora_sample: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "prompts.txt").write_text("\n a blue star \n\na cross\n", encoding="utf-8")
+    made = sora_sample(
+        "--prompt=a red circle", f"--prompts_file={tmp_path}/prompts.txt", "--count=2", "--seed=5"
+    )
+    prompts = ["a red circle"] * 2 + ["a blue star"] * 2 + ["a cross"] * 2
+    assert [one["prompt"] for one in made] == prompts
+    assert [one["seed"] for one in made] == [5, 6, 7, 8, 9, 10]
+    assert {size(one) for one in made} == {(5, 16, 24)}
+    assert made[0]["fingerprints"] == {"dit": "abc@20"}
+    assert made[0]["sampling"] == {"steps": 2, "method": "euler", "guidance": 2.0, "rows": 16}
+
+
+def test_settings_and_sizes_are_as_asked(sora_sample: Callable[..., list[Any]]) -> None:
+    sizes = ("--frames=9", "--height=8", "--width=40", "--fps=4")
+    made = sora_sample("--prompt=x", *sizes, "--steps=3", "--guidance=1.5", "--method=heun")[0]
+    assert size(made) == (9, 8, 40)
+    assert made["fps"] == 4.0
+    assert made["sampling"]["method"] == "heun"
+    assert (made["sampling"]["steps"], made["sampling"]["guidance"]) == (3, 1.5)
+
+
+def test_one_frame_is_an_image(sora_sample: Callable[..., list[Any]], tmp_path: Path) -> None:
+    made = sora_sample("--prompt=x", "--frames=1", f"--output={tmp_path}/out")
+    assert size(made[0]) == (1, 16, 16)
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".png", ".json"}
+
+
+def test_an_image_is_animated_at_the_trained_size_of_its_shape(
+    sora_sample: Callable[..., list[Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (60, 30, 3), np.uint8)
+    Image.fromarray(picture).save(tmp_path / "tall.png")
+    made = sora_sample(f"--image={tmp_path}/tall.png")[0]
+    assert size(made) == (5, 24, 16)
+    assert (made["prompt"], made["given_frames"], made["noise_levels"][0]) == ("", 1, [0.0])
+    assert "cropped 60x30 to 45x30" in capsys.readouterr().out
+
+
+def test_a_video_is_continued_from_its_end_at_its_rate(
+    sora_sample: Callable[..., list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = np.repeat(np.arange(11, dtype=np.uint8)[:, None, None, None] * 20, 3, -1)
+    video = np.broadcast_to(frames, (11, 128, 192, 3))
+    (tmp_path / "clip.mp4").write_bytes(playable_mp4(np.ascontiguousarray(video), 12.0))
+    asked: list[Any] = []
+    make = sample.make_requests
+    monkeypatch.setattr(
+        sample, "make_requests", lambda *given: asked.extend(make(*given)) or list(asked)
+    )
+    made = sora_sample(f"--video={tmp_path}/clip.mp4", "--prompt=x", "--frames=9")[0]
+    assert size(made) == (9, 16, 24)
+    assert (made["fps"], made["given_frames"]) == (12.0, 5)
+    levels = asked[0].given.mean((1, 2, 3))
+    np.testing.assert_allclose(levels, 20 * np.arange(6, 11), atol=3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((), "nothing is asked for"),
+        (("--prompt=x", "--height=30"), "a height of 24 or 32 would work"),
+        (("--prompt=x", "--count=0"), "--count 0 must be at least 1"),
+        (("--image=a.png", "--video=b.mp4"), "give one of --image and --video"),
+        (("--image=missing.png",), "missing.png: unreadable"),
+        (("--prompts_file=missing.txt",), "cannot read the prompts in missing.txt"),
+        (("--prompt=x", "--frames=0"), "1 or 5 frames would work"),
+        (("--prompt=x", "--height=0"), "--height 0 and --width 24 must be positive"),
+        (("--prompt=x", "--fps=0"), "fps 0.0 is not a frame rate"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(
+    sora_sample: Callable[..., list[Any]], arguments: tuple[str, ...], sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        sora_sample(*arguments)

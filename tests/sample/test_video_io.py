@@ -1,0 +1,118 @@
+"""Files of samples: they play, say how they were made, and are written whole or not at all."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sora_jax.errors import UserError
+from sora_jax.sample.generate import Request, Sample
+from sora_jax.sample.video_io import (
+    contact_sheet,
+    enlarged,
+    playable_mp4,
+    write_file,
+    write_samples,
+)
+
+
+def bars(frames: int, height: int = 32, width: int = 48) -> np.ndarray:
+    """Eight saturated bars, the worst case for halved colour resolution, moving right."""
+    colours = np.array([[255 * (n >> bit & 1) for bit in range(3)] for n in range(8)], np.uint8)
+    image = np.repeat(colours[None, np.arange(width) * 8 // width], height, 0)
+    return np.stack([np.roll(image, t, 1) for t in range(frames)])
+
+
+def sample(frames: int, **changes: object) -> Sample:
+    asked = Request("A Red circle, moving/left!", frames, 32, 48, fps=8.0, seed=3, given=None)
+    fields = {"request": asked, "video": bars(frames), "given": (False,), "prompt_is_cut": False}
+    return Sample(**(fields | changes))
+
+
+def decoded(content: bytes) -> tuple[np.ndarray, float]:
+    import av
+
+    with av.open(io.BytesIO(content)) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.pix_fmt, stream.codec_context.name) == ("yuv420p", "h264")
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+        return np.stack(frames), float(stream.average_rate)
+
+
+def test_small_clips_keep_their_colours_in_an_mp4() -> None:
+    video, fps = decoded(playable_mp4(bars(9), 8.0))
+    assert video.shape == (9, 128, 192, 3)
+    assert fps == 8.0
+    middles = video[:, 2::4, 2::4].astype(int)  # one pixel out of each that was enlarged
+    assert abs(middles - bars(9)).mean() < 6
+    assert abs(middles[:, :, 3::6] - bars(9)[:, :, 3::6]).max() < 40
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "factor"), [(32, 32, 4), (33, 47, 4), (128, 200, 1), (129, 131, 2)]
+)
+def test_sides_become_even_and_not_too_small(height: int, width: int, factor: int) -> None:
+    large = enlarged(np.zeros((1, height, width, 3), np.uint8))
+    assert large.shape == (1, factor * height, factor * width, 3)
+    assert not any(side % 2 for side in large.shape[1:3])
+
+
+def test_a_sample_is_a_file_with_all_that_made_it_beside_it(tmp_path: Path) -> None:
+    given = bars(5)
+    asked = Request("go on", 9, 32, 48, fps=12.5, seed=7, given=given)
+    animated = sample(9, request=asked, given=(True, True, False))
+    provenance = {"sampling": {"steps": 4}, "fingerprints": {"experiment": "0123456789ab"}}
+    paths = write_samples([sample(1), animated], tmp_path / "new", provenance)
+    assert [path.name for path in paths] == [
+        "0000-a-red-circle-moving-left-seed3.png",
+        "0001-go-on-seed7.mp4",
+    ]
+    np.testing.assert_array_equal(np.asarray(Image.open(paths[0])), bars(1)[0])
+    assert decoded(paths[1].read_bytes())[1] == 12.5
+    assert json.loads(paths[1].with_suffix(".json").read_text()) == {
+        "prompt": "go on",
+        "prompt_is_cut": False,
+        "seed": 7,
+        "frames": 9,
+        "height": 32,
+        "width": 48,
+        "fps": 12.5,
+        "given_frames": 5,
+        "noise_levels": [[0.0], [0.0], [1.0, 0.0]],
+        **provenance,
+    }
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {
+        "contact-sheet.png",
+        *(path.with_suffix(suffix).name for path in paths for suffix in (".json", path.suffix)),
+    }
+
+
+def test_a_contact_sheet_shows_every_clip() -> None:
+    clips = [("red " * 40, bars(9)), ("", bars(1, 40, 24))]
+    sheet = np.asarray(Image.open(io.BytesIO(contact_sheet(clips))))
+    assert sheet.shape[1] >= 6 * 144
+    for colour in ((255, 0, 0), (0, 255, 255)):
+        rows = np.flatnonzero((sheet == colour).all(-1).any(1))
+        assert len(rows) == 2 * 96  # of both clips
+    assert len(np.asarray(Image.open(io.BytesIO(contact_sheet(clips[1:]))))) < len(sheet)
+
+
+def test_a_disk_that_is_full_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "metrics.json"
+    write_file(path, b"old")
+
+    def half(self: Path, content: bytes) -> int:
+        with open(self, "wb") as file:
+            file.write(content[:1])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(UserError, match="cannot write .*metrics.json: No space left on device"):
+        write_file(path, b"new")
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.json"]
+    assert path.read_bytes() == b"old"

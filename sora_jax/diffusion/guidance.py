@@ -17,9 +17,9 @@ def guided(velocity: Velocity, scale: float) -> Callable[..., Float[Array, "b n 
     """
 
     def both(x: Array, layout: Any, text: Any, null_text: Any) -> Array:
-        twice = jax.tree.map(lambda a: jnp.concatenate([a, a]), (x, layout))
+        x, layout = jax.tree.map(lambda a: jnp.concatenate([a, a]), (x, layout))
         texts = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), text, null_text)
-        with_text, without = jnp.split(velocity(*twice, texts), 2)
+        with_text, without = jnp.split(velocity(x, layout, texts), 2)
         return without + scale * (with_text - without)
 
     return both

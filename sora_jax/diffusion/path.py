@@ -1,8 +1,8 @@
-"""The rectified-flow path between data and noise (arXiv:2209.03003, arXiv:2403.03206), and its noise.
+"""The rectified-flow path between data and noise (arXiv:2209.03003), and its noise.
 
-    x_t = (1 - t) x_0 + t eps                  (1)   t = 0 is data, t = 1 is noise
-    v   = d x_t / dt = eps - x_0               (2)
-    x_0 = x_t - t v                            (3)
+x_t = (1 - t) x_0 + t eps                  (1)   t = 0 is data, t = 1 is noise
+v   = d x_t / dt = eps - x_0               (2)
+x_0 = x_t - t v                            (3)
 """
 
 import jax

@@ -1,8 +1,8 @@
 """Which noise levels are trained on, and which a sampler visits.
 
-    t  = sigmoid(mean + deviation * z),  z ~ N(0, 1)     (1)  logit-normal, arXiv:2403.03206
-    t' = a t / (1 + (a - 1) t)                           (2)  shift towards noise by a
-    a  = sqrt(tokens / base_tokens)                      (3)  arXiv:2403.03206, 5.3.2
+t  = sigmoid(mean + deviation * z),  z ~ N(0, 1)     (1)  logit-normal, arXiv:2403.03206
+t' = a t / (1 + (a - 1) t)                           (2)  shift towards noise by a
+a  = sqrt(tokens / base_tokens)                      (3)  arXiv:2403.03206, 5.3.2
 """
 
 import dataclasses

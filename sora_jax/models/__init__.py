@@ -1,1 +1,1 @@
-"""The networks: autoencoder, diffusion transformer, text encoder. None knows of diffusion or data."""
+"""The networks: autoencoder, transformer, text encoder. None knows of diffusion or data."""

@@ -34,6 +34,7 @@ class DiTConfig:
     rope_theta: float = 10_000.0
     time_units: float = 8.0  # rotary units a second; y and x turn one unit a patch
     remat: Remat = "none"
+    unroll: bool = False  # of the loop over blocks: for CPUs, where a loop's body runs slower
     compute: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
@@ -120,7 +121,16 @@ class DiT(nnx.Module):
         modulation = modulation.reshape(*modulation.shape[:2], 6, -1)
 
         x = constrain(self.embed(tokens.astype(dtype)), "rows", "tokens", None)
-        x = apply_stack(self.blocks, x, modulation, layout, angles, text, remat=self.config.remat)
+        x = apply_stack(
+            self.blocks,
+            x,
+            modulation,
+            layout,
+            angles,
+            text,
+            remat=self.config.remat,
+            unroll=self.config.unroll,
+        )
         shift, scale = jnp.split(self.final_modulation(condition), 2, -1)
         x = self.final_norm(x) * (1 + spread(scale, layout.level_index))
         return self.out(x + spread(shift, layout.level_index)).astype(jnp.float32)

@@ -43,13 +43,13 @@ def decode_tokens(
     return to_uint8(vae.decode(latents))
 
 
-def token_coordinates(
-    grid: Grid, temporal: int, fps: Float[Array, " b"]
-) -> Float[Array, "b n 3"]:
+def token_coordinates(grid: Grid, temporal: int, fps: Float[Array, " b"]) -> Float[Array, "b n 3"]:
     """(seconds, y, x) of each token of clips at `fps` frames per second."""
     base = jnp.asarray(coordinates(grid, temporal))
     seconds = base[None, :, :1] / fps[:, None, None]
-    return jnp.concatenate([seconds, jnp.broadcast_to(base[:, 1:], (len(fps), *base[:, 1:].shape))], -1)
+    return jnp.concatenate(
+        [seconds, jnp.broadcast_to(base[:, 1:], (len(fps), *base[:, 1:].shape))], -1
+    )
 
 
 def encode_batch(

@@ -90,5 +90,5 @@ class TextEncoder(nnx.Module):
         bias = self.position_bias[...][relative_buckets(ids.shape[1])]
         bias = jnp.where(present[:, None, None], rearrange(bias, "q s h -> 1 h q s"), MASKED)
         x = self.embedding[...][ids]
-        x = apply_stack(self.blocks, x, bias, remat="none")
+        x = apply_stack(self.blocks, x, bias, remat="none", unroll=True)
         return Text(embeddings=self.norm(x), segments=present.astype(jnp.int32))

@@ -26,9 +26,7 @@ def diffusion_loss(config: DiffusionConfig) -> LossFunction:
         noise = token_noise(for_noise, batch.example_id, *batch.latents.shape[1:])
         layout = layout_of(field, batch.coordinates, batch.segments)
         text = model.encode_text(batch.text)
-        rows = velocity_matching(
-            lambda x: model(x, layout, text), batch.latents, noise, field
-        )
+        rows = velocity_matching(lambda x: model(x, layout, text), batch.latents, noise, field)
         return jnp.mean(rows), {"given_share": jnp.mean(given > 0)}
 
     return loss

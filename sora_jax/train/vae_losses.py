@@ -40,7 +40,9 @@ def vae_loss(config: VAELossConfig, extra_terms: Mapping[str, Term] | None = Non
         squared = jnp.mean(jnp.square(error))
         kl = 0.5 * jnp.mean(jnp.square(mean) + jnp.exp(log_variance) - 1.0 - log_variance)
         total = squared + config.absolute * jnp.mean(jnp.abs(error)) + config.kl * kl
-        values: dict[str, Any] = {name: term(reconstruction, target) for name, term in terms.items()}
+        values: dict[str, Any] = {
+            name: term(reconstruction, target) for name, term in terms.items()
+        }
         metrics = {"psnr_db": 10.0 * jnp.log10(4.0 / squared), "kl": kl, **values}
         return total + sum(values.values()), jax.tree.map(jax.lax.stop_gradient, metrics)
 

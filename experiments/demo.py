@@ -1,0 +1,70 @@
+"""The whole path at toy size: moving shapes, 32 x 32 pixels, 2 CPU cores.
+
+Run: make demo
+"""
+
+from sora_jax.data.buckets import Bucket, DataConfig, ShapeClass
+from sora_jax.diffusion.conditioning import ConditioningConfig
+from sora_jax.diffusion.loss import DiffusionConfig
+from sora_jax.diffusion.times import TimesConfig
+from sora_jax.eval.evaluator import EvaluationConfig
+from sora_jax.experiment import DiTStage, Experiment, VAEStage
+from sora_jax.models.dit import DiTConfig
+from sora_jax.models.text import TextConfig
+from sora_jax.models.vae import VAEConfig
+from sora_jax.sample.generate import SamplingConfig
+from sora_jax.train.loop import TrainConfig
+from sora_jax.train.optimizer import OptimizerConfig
+from sora_jax.train.vae_losses import VAELossConfig
+from sora_jax.world.scene import WorldConfig
+
+SIZES = ((32, 32), (24, 40), (40, 24))
+
+
+def experiment() -> Experiment:
+    return Experiment(
+        name="demo",
+        data=DataConfig(
+            buckets=tuple(
+                Bucket(frames, height, width, weight)
+                for frames, weight in ((1, 1.0), (5, 1.0), (9, 2.0))
+                for height, width in SIZES
+            ),
+            # About equal tokens a step, so about equal cost.
+            shape_classes=(ShapeClass(96, 16), ShapeClass(48, 32), ShapeClass(32, 48)),
+            text_length=32,
+            vocabulary_size=128,
+        ),
+        world=WorldConfig(
+            max_objects=2, shapes=("circle", "square", "triangle"), motions=("constant",)
+        ),
+        vae=VAEConfig(channels=8, widths=(32, 64), folds=((1, 4), (4, 1)), blocks=1),
+        vae_stage=VAEStage(
+            training=TrainConfig(
+                steps=1_200,
+                optimizer=OptimizerConfig(peak_rate=4e-3, warmup_steps=50, final_rate=0.05),
+                ema_decay=0.99,
+                save_every=600,
+                evaluate_every=1_200,
+            ),
+            loss=VAELossConfig(kl=1e-5),
+            buckets=("5x32x32", "9x32x32"),
+        ),
+        text=TextConfig(depth=2, width=64, heads=4),
+        dit=DiTConfig(depth=6, width=128, heads=4, patch=2, rope_theta=100.0),
+        dit_stage=DiTStage(
+            training=TrainConfig(
+                steps=2_400,
+                optimizer=OptimizerConfig(peak_rate=2e-3, warmup_steps=100, final_rate=0.05),
+                ema_decay=0.995,
+                save_every=1_200,
+                evaluate_every=2_400,
+            ),
+            diffusion=DiffusionConfig(
+                times=TimesConfig(base_tokens=48),
+                conditioning=ConditioningConfig(first_frame=0.15, prefix=0.1),
+            ),
+        ),
+        sampling=SamplingConfig(steps=20, guidance=2.0),
+        evaluation=EvaluationConfig(),
+    )

@@ -1,0 +1,58 @@
+"""train a stage of an experiment: the autoencoder, then the transformer.
+
+    sora train --experiment demo --data SET --stage vae --workdir runs/mine
+    sora train --experiment demo --data SET --stage dit --workdir runs/mine
+
+A run that was stopped, however it was, continues from its newest checkpoint when the same command
+is given again, and ends in the same state as one that was never stopped.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from sora_jax.assemble import dit_run, measure_latents, open_directory, vae_run
+from sora_jax.cli.main import run
+from sora_jax.config import ConfigError, fingerprint, load_experiment, to_text
+from sora_jax.data.sources import ClipSet
+from sora_jax.experiment import Experiment
+from sora_jax.train.loop import train
+
+FLAGS = flags.FlagValues()
+EXPERIMENT = flags.DEFINE_string(
+    "experiment", None, "name or path of an experiment file", flag_values=FLAGS
+)
+SET = flags.DEFINE_multi_string(
+    "set", [], "change the experiment: --set dit.depth=12", flag_values=FLAGS
+)
+DATA = flags.DEFINE_string("data", None, "directory of the set to train on", flag_values=FLAGS)
+STAGE = flags.DEFINE_enum(
+    "stage", "vae", ["vae", "dit"], "what to train; dit needs a trained vae", flag_values=FLAGS
+)
+WORKDIR = flags.DEFINE_string("workdir", None, "directory of the run", flag_values=FLAGS)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Trains one stage."""
+    if EXPERIMENT.value is None or DATA.value is None or WORKDIR.value is None:
+        raise ConfigError("sora train needs --experiment, --data and --workdir")
+    experiment = load_experiment(EXPERIMENT.value, SET.value)
+    print(f"{to_text(experiment)}fingerprint {fingerprint(experiment)}", flush=True)
+    clips = ClipSet(DATA.value)
+    directory = Path(WORKDIR.value)
+    open_directory(experiment, clips, directory)
+    train_stage(experiment, clips, directory, STAGE.value)
+
+
+def train_stage(experiment: Experiment, clips: ClipSet, directory: Path, stage: str) -> None:
+    """Trains a stage to its end; after the autoencoder, measures its latents."""
+    make_run = vae_run if stage == "vae" else dit_run
+    train(make_run(experiment, clips, directory))
+    if stage == "vae":
+        measure_latents(experiment, clips, directory)
+
+
+if __name__ == "__main__":
+    run(sys.modules[__name__], sys.argv[1:])

@@ -1,0 +1,104 @@
+"""Experiment: the frozen root that composes every package's own config, and checks across them."""
+
+import dataclasses
+
+from sora_jax.config import ConfigError
+from sora_jax.data.buckets import Bucket, DataConfig, ShapeClass, bucket_classes, check_buckets
+from sora_jax.diffusion.loss import DiffusionConfig
+from sora_jax.eval.evaluator import EvaluationConfig
+from sora_jax.models.dit import DiTConfig
+from sora_jax.models.patches import Grid
+from sora_jax.models.text import TextConfig
+from sora_jax.models.vae import VAEConfig
+from sora_jax.sample.generate import SamplingConfig
+from sora_jax.sharding.mesh import MeshConfig
+from sora_jax.train.loop import TrainConfig
+from sora_jax.train.vae_losses import VAELossConfig
+from sora_jax.world.scene import WorldConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class VAEStage:
+    """How the autoencoder is trained: `pixel_frames` a step, from `buckets` by name (empty: all).
+
+    It is convolutional and causal, so a few sizes teach it all; every size is a compiled program.
+    """
+
+    training: TrainConfig
+    loss: VAELossConfig = VAELossConfig()
+    pixel_frames: int = 144
+    buckets: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class DiTStage:
+    """How the transformer and the text encoder are trained, on the frozen autoencoder's latents."""
+
+    training: TrainConfig
+    diffusion: DiffusionConfig = DiffusionConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything that decides a run. An experiment file returns one."""
+
+    name: str
+    data: DataConfig
+    vae: VAEConfig
+    dit: DiTConfig
+    vae_stage: VAEStage
+    dit_stage: DiTStage
+    text: TextConfig = TextConfig()
+    mesh: MeshConfig = MeshConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    world: WorldConfig = WorldConfig()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_buckets(self.data, self.vae.temporal, self.vae.spatial * self.dit.patch)
+        bucket_classes(self.data, self.tokens)
+        names = [bucket.name for bucket in self.data.buckets]
+        for name in self.vae_stage.buckets:
+            if name not in names:
+                raise ConfigError(
+                    f"vae_stage.buckets: there is no bucket {name}; there are {', '.join(names)}"
+                )
+        self._check_mesh()
+
+    def _check_mesh(self) -> None:
+        ways = max(self.mesh.replica, 1) * max(self.mesh.fsdp, 1)
+        counts = [shape_class.rows for shape_class in self.data.shape_classes]
+        for rows in [*counts, *self.vae_rows()]:
+            if rows % ways:
+                raise ConfigError(
+                    f"mesh: {rows} rows of a batch do not divide over replica x fsdp = {ways}"
+                )
+        if self.dit.heads % self.mesh.tensor:
+            raise ConfigError(
+                f"mesh.tensor={self.mesh.tensor} does not divide dit.heads={self.dit.heads}"
+            )
+        for shape_class in self.data.shape_classes:
+            if shape_class.tokens % self.mesh.context:
+                raise ConfigError(
+                    f"mesh.context={self.mesh.context} does not divide the {shape_class.tokens} "
+                    "tokens of a shape class"
+                )
+
+    def grid(self, bucket: Bucket) -> Grid:
+        """Size of a bucket's clips in tokens."""
+        side = self.vae.spatial * self.dit.patch
+        frames = (bucket.frames - 1) // self.vae.temporal + 1
+        return Grid(frames, bucket.height // side, bucket.width // side)
+
+    def tokens(self, bucket: Bucket) -> int:
+        return self.grid(bucket).tokens
+
+    def classes(self) -> tuple[ShapeClass, ...]:
+        """Shape class of each bucket."""
+        return bucket_classes(self.data, self.tokens)
+
+    def vae_rows(self) -> tuple[int, ...]:
+        """Clips of each bucket in a step of the autoencoder's training."""
+        frames = self.vae_stage.pixel_frames
+        return tuple(max(1, frames // bucket.frames) for bucket in self.data.buckets)

@@ -1,0 +1,166 @@
+"""The schedule of one run: step, log, evaluate, save. It knows nothing of what is trained."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+from jax.sharding import Mesh
+from jaxtyping import PRNGKeyArray
+
+from sora_jax.checkpoints import CheckpointError, Checkpoints
+from sora_jax.config import ConfigError, UserError
+from sora_jax.train.metrics import MetricWriter
+from sora_jax.train.optimizer import OptimizerConfig
+from sora_jax.train.state import TrainState
+
+StepFunction = Callable[[TrainState, Any, PRNGKeyArray], tuple[TrainState, dict[str, Any]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Length and rhythm of a run, in steps."""
+
+    steps: int
+    optimizer: OptimizerConfig = OptimizerConfig()
+    ema_decay: float = 0.999
+    log_every: int = 50
+    save_every: int = 1_000
+    evaluate_every: int = 1_000
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.log_every, self.save_every, self.evaluate_every) < 1:
+            raise ConfigError("steps, log_every, save_every and evaluate_every must be positive")
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError(f"ema_decay={self.ema_decay} must lie in [0, 1)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A batch on its devices, and how many tokens of it are trained on."""
+
+    batch: Any
+    tokens: int
+
+
+class DataStream(Protocol):
+    """What the loop asks of the loader: batches in order, and its position to save."""
+
+    def __next__(self) -> Any: ...
+    def state(self) -> dict[str, Any]: ...
+    def restore(self, state: Mapping[str, Any]) -> None: ...
+
+
+Evaluator = Callable[[TrainState, int, MetricWriter], None]
+
+
+class NonFiniteError(UserError):
+    """The loss is no longer a number."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """All that the loop schedules, made by `assemble`."""
+
+    name: str
+    directory: Path
+    config: TrainConfig
+    mesh: Mesh
+    step: StepFunction
+    key: PRNGKeyArray
+    data: DataStream
+    prepare: Callable[[Any], Prepared]
+    init: Callable[[], TrainState]
+    abstract: Callable[[], TrainState]
+    meta: Mapping[str, Any]
+    evaluators: Sequence[Evaluator] = ()
+
+
+def train(run: Run) -> TrainState:
+    """Trains to the run's last step, from its newest checkpoint if there is one."""
+    checkpoints = Checkpoints(run.directory / "checkpoints")
+    try:
+        with jax.set_mesh(run.mesh):
+            state = _start(run, checkpoints)
+            writer = MetricWriter(run.directory, run.name, run.config.steps, int(state.step))
+            state = _steps(run, state, checkpoints, writer)
+            writer.close()
+    finally:
+        checkpoints.close()
+    return state
+
+
+def _start(run: Run, checkpoints: Checkpoints) -> TrainState:
+    """The newest checkpoint's state with the data moved to its position, or a fresh state."""
+    if checkpoints.latest() is None:
+        return run.init()
+    meta = checkpoints.meta()
+    if meta["fingerprint"] != run.meta["fingerprint"]:
+        raise CheckpointError(
+            f"{run.directory} holds a run of config {meta['fingerprint']}, this one is "
+            f"{run.meta['fingerprint']}: continue with the config saved there, or choose "
+            "another directory"
+        )
+    run.data.restore(meta["position"])
+    state = checkpoints.restore(run.abstract())
+    print(f"{run.name}: continuing from step {int(state.step)}", flush=True)
+    return state
+
+
+def _prepared(run: Run) -> Iterator[tuple[Prepared, dict[str, Any]]]:
+    """Batches on their devices, each with the data position after it."""
+    while True:
+        yield run.prepare(next(run.data)), run.data.state()
+
+
+def _steps(
+    run: Run, state: TrainState, checkpoints: Checkpoints, writer: MetricWriter
+) -> TrainState:
+    """The loop. Metrics of a step are read while the next one runs, so the host never waits."""
+    config = run.config
+    # The state keeps its layout, whatever the compiler would prefer.
+    shardings = jax.tree.map(lambda array: array.sharding, state)
+    step_function = jax.jit(run.step, donate_argnums=0, out_shardings=(shardings, None))
+    waiting: list[tuple[int, dict[str, Any], int]] = []
+    tokens, first, batches = 0, int(state.step), _prepared(run)
+    for step in range(first + 1, config.steps + 1):
+        prepared, position = next(batches)
+        with jax.transfer_guard("disallow"):
+            state, metrics = step_function(state, prepared.batch, run.key)
+        tokens += prepared.tokens
+        _log(run, writer, waiting)
+        if step % config.log_every == 0 or step in (first + 1, config.steps):
+            waiting, tokens = [(step, metrics, tokens)], 0
+        evaluates = step % config.evaluate_every == 0 or step == config.steps
+        saves = step % config.save_every == 0 or step == config.steps
+        if evaluates or saves:
+            # Now: a run that is killed after the save never comes by this step again.
+            _log(run, writer, waiting)
+        if evaluates:
+            for evaluator in run.evaluators:
+                evaluator(state, step, writer)
+        if saves:
+            _check_finite(run, step, metrics)
+            checkpoints.save(state, {**run.meta, "position": position})
+    return state
+
+
+def _log(run: Run, writer: MetricWriter, waiting: list[tuple[int, dict[str, Any], int]]) -> None:
+    """Writes the metrics that wait, and empties the list."""
+    while waiting:
+        step, metrics, tokens = waiting.pop()
+        _check_finite(run, step, metrics)
+        writer.scalars(step, {name: float(value) for name, value in metrics.items()}, tokens)
+
+
+def _check_finite(run: Run, step: int, metrics: dict[str, Any]) -> None:
+    """Stops before a broken state is saved over a good one: the loss tells of the parameters
+    before the update, the update's norm of those after it."""
+    for name in ("loss", "update_norm"):
+        if not math.isfinite(float(metrics[name])):
+            raise NonFiniteError(
+                f"{run.name}: the {name} of step {step} is not finite; the checkpoint before it "
+                "is whole, lower the learning rate"
+            )

@@ -1,0 +1,66 @@
+"""Where a run's numbers go: the terminal, metrics.jsonl and TensorBoard."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tensorboardX import SummaryWriter
+
+
+class MetricWriter:
+    """Writes named scalars and videos of a run into its directory; prints a line per log."""
+
+    def __init__(self, directory: Path, name: str, total_steps: int, start_step: int):
+        directory.mkdir(parents=True, exist_ok=True)
+        self._name, self._total = name, total_steps
+        self._path = directory / "metrics.jsonl"
+        self._keep_until(start_step)
+        # What TensorBoard has of later steps will be written again.
+        self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=start_step + 1)
+        self._last = (start_step, time.monotonic())
+
+    def _keep_until(self, step: int) -> None:
+        """Drops lines of steps that a restart will write again, and one that a kill cut short."""
+        if self._path.exists():
+            lines = self._path.read_text().splitlines(keepends=True)
+            whole = [line for line in lines if line.endswith("\n")]
+            partial = self._path.with_suffix(".partial")
+            partial.write_text("".join(x for x in whole if json.loads(x)["step"] <= step))
+            partial.replace(self._path)
+
+    def scalars(self, step: int, values: Mapping[str, float], tokens: int = 0) -> None:
+        """Values after update `step`; `tokens` is how many were trained on since the last call
+        that gave any. Evaluators give none, and have no rates."""
+        rates = self._rates(step, tokens) if tokens else {}
+        with self._path.open("a") as file:
+            file.write(json.dumps({"step": step, **values, **rates}) + "\n")
+        for name, value in {**values, **rates}.items():
+            self._board.add_scalar(name, value, step)
+        self._print(step, values, rates)
+
+    def _rates(self, step: int, tokens: int) -> dict[str, float]:
+        (last_step, last_time), self._last = self._last, (step, time.monotonic())
+        seconds = max(self._last[1] - last_time, 1e-9)
+        return {
+            "steps_per_second": (step - last_step) / seconds,
+            "tokens_per_second": tokens / seconds,
+        }
+
+    def _print(self, step: int, values: Mapping[str, float], rates: Mapping[str, float]) -> None:
+        shown = [f"{name} {value:.4g}" for name, value in values.items()]
+        if rates:
+            left = round((self._total - step) / rates["steps_per_second"])
+            shown.append(f"{rates['tokens_per_second']:,.0f} tokens/s")
+            shown.append(f"ETA {left // 60}:{left % 60:02}")
+        print(f"{self._name} {step}/{self._total}  {'  '.join(shown)}", flush=True)
+
+    def video(self, step: int, name: str, video: np.ndarray, fps: float) -> None:
+        """A uint8 clip [t h w 3] for TensorBoard."""
+        frames: Any = np.asarray(video).transpose(0, 3, 1, 2)[None]
+        self._board.add_video(name, frames, step, fps=max(1, round(fps)))
+
+    def close(self) -> None:
+        self._board.close()

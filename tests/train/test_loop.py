@@ -1,0 +1,244 @@
+"""The loop on a model of one matrix: what is logged, saved, refused, and continued."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from sora_jax.checkpoints import CheckpointError, Checkpoints, named
+from sora_jax.config import ConfigError
+from sora_jax.nn.layers import Linear
+from sora_jax.sharding.rules import replicated, rows_sharding
+from sora_jax.train.loop import NonFiniteError, Prepared, Run, TrainConfig, train
+from sora_jax.train.optimizer import OptimizerConfig, make_optimizer
+from sora_jax.train.state import TrainState, abstract_state, init_state
+from sora_jax.train.step import train_step
+from tests.tiny import eight_device_mesh
+
+OPTIMIZER = OptimizerConfig(peak_rate=1e-2, warmup_steps=2)
+CONFIG = TrainConfig(
+    steps=12, optimizer=OPTIMIZER, ema_decay=0.9, log_every=3, save_every=4, evaluate_every=6
+)
+
+
+class Stopped(Exception):
+    """Stands for a kill: nothing after it runs."""
+
+
+class Stream:
+    """Batches of four vectors that follow from the step; stops the run, or breaks its numbers."""
+
+    def __init__(self, stop_at: int | None = None, broken_at: int | None = None) -> None:
+        self.next, self.stop_at, self.broken_at = 0, stop_at, broken_at
+
+    def __next__(self) -> np.ndarray:
+        self.next += 1
+        if self.next == self.stop_at:
+            raise Stopped
+        batch = np.random.default_rng(self.next).standard_normal((4, 6)).astype(np.float32)
+        return batch * (np.inf if self.next == self.broken_at else 1)
+
+    def state(self) -> dict[str, Any]:
+        return {"next": self.next}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.next = state["next"]
+
+
+def make_model(rngs: nnx.Rngs) -> Linear:
+    return Linear(6, 4, ("embed", "mlp"), rngs=rngs)
+
+
+def loss(model: Linear, batch: jax.Array, key: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
+    noise = jax.random.normal(key, batch.shape)
+    return jnp.mean((model(batch + noise) - jnp.sum(batch, -1, keepdims=True)) ** 2), {}
+
+
+def make_run(
+    directory: Path,
+    stream: Stream | None = None,
+    config: TrainConfig = CONFIG,
+    loss_function: Callable[..., Any] = loss,
+    **changes: Any,
+) -> Run:
+    mesh = eight_device_mesh()
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    run = Run(
+        name="tiny",
+        directory=directory,
+        config=config,
+        mesh=mesh,
+        step=functools.partial(
+            train_step,
+            loss_function=loss_function,
+            optimizer=optimizer,
+            ema_decay=config.ema_decay,
+        ),
+        key=jax.device_put(jax.random.key(5), replicated(mesh)),
+        data=stream or Stream(),
+        prepare=lambda batch: Prepared(jax.device_put(batch, rows_sharding(mesh)), 24),
+        init=lambda: init_state(make_model, optimizer, jax.random.key(0), mesh),
+        abstract=lambda: abstract_state(make_model, optimizer, mesh),
+        meta={"fingerprint": "abc"},
+    )
+    return dataclasses.replace(run, **changes)
+
+
+def lines(run: Run) -> list[dict[str, Any]]:
+    text = (run.directory / "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def losses(run: Run) -> dict[int, float]:
+    return {line["step"]: line["loss"] for line in lines(run) if "loss" in line}
+
+
+def assert_equal(found: TrainState, expected: TrainState) -> None:
+    for name, array in named(expected).items():
+        np.testing.assert_array_equal(named(found)[name], array, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, TrainState]:
+    """A run that nothing stopped."""
+    run = make_run(tmp_path_factory.mktemp("whole"))
+    return run, train(run)
+
+
+def test_it_logs_the_first_step_every_third_and_the_last(whole: tuple[Run, TrainState]) -> None:
+    run, state = whole
+    assert int(state.step) == 12
+    assert list(losses(run)) == [1, 3, 6, 9, 12]
+    for name in ("gradient_norm", "update_norm", "steps_per_second", "tokens_per_second"):
+        assert all(line[name] >= 0 for line in lines(run))
+
+
+def test_it_keeps_the_newest_checkpoints(whole: tuple[Run, TrainState]) -> None:
+    run, state = whole
+    checkpoints = Checkpoints(run.directory / "checkpoints")
+    assert checkpoints.latest() == 12
+    assert checkpoints.meta() == {"fingerprint": "abc", "position": {"next": 12}}
+    assert_equal(checkpoints.restore(run.abstract()), state)
+    checkpoints.close()
+
+
+@pytest.mark.parametrize("stop_at", [5, 6, 8, 9, 11])
+def test_a_stopped_run_ends_as_if_it_had_not_been(
+    tmp_path: Path, whole: tuple[Run, TrainState], stop_at: int
+) -> None:
+    with pytest.raises(Stopped):
+        train(make_run(tmp_path, Stream(stop_at)))
+    saved = (stop_at - 1) // 4 * 4
+    run = make_run(tmp_path)
+    assert_equal(train(run), whole[1])
+    # The restart logs its own first step too; every other line is there once and the same.
+    found = losses(run)
+    assert len(found) == len([line for line in lines(run) if "loss" in line])
+    assert sorted({*found} - {saved + 1}) == sorted({1, 3, 6, 9, 12} - {saved + 1})
+    assert {step: found[step] for step in losses(whole[0])} == losses(whole[0])
+
+
+def test_lines_up_to_a_checkpoint_are_written_before_it(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, log_every=4)
+    with pytest.raises(Stopped):  # right after the save of step 4
+        train(make_run(tmp_path, Stream(stop_at=5), config))
+    train(make_run(tmp_path, None, config))
+    assert {1, 4, 8, 12} <= set(losses(make_run(tmp_path)))
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path: Path, whole: tuple[Run, TrainState]) -> None:
+    run = make_run(tmp_path)
+    train(run)
+    before = (tmp_path / "metrics.jsonl").read_text()
+    assert_equal(train(make_run(tmp_path)), whole[1])
+    assert (tmp_path / "metrics.jsonl").read_text() == before
+
+
+@pytest.mark.parametrize("broken_at", [6, 8])
+def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(
+    tmp_path: Path, broken_at: int
+) -> None:
+    with pytest.raises(NonFiniteError, match="tiny: the loss of step [0-9] is not finite"):
+        train(make_run(tmp_path, Stream(broken_at=broken_at)))
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    assert checkpoints.latest() == 4
+    state = checkpoints.restore(make_run(tmp_path).abstract())
+    checkpoints.close()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+def test_an_update_that_is_no_number_is_not_saved_though_the_loss_is_one(tmp_path: Path) -> None:
+    @jax.custom_jvp
+    def steep(x: jax.Array) -> jax.Array:
+        return x
+
+    steep.defjvp(lambda x, dx: (x[0], dx[0] * jnp.nan))
+
+    def finite(model: Linear, batch: jax.Array, key: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
+        value, metrics = loss(model, batch, key)
+        return steep(value), metrics
+
+    config = dataclasses.replace(CONFIG, save_every=1, log_every=1)
+    with pytest.raises(NonFiniteError, match="tiny: the update_norm of step 1 is not finite"):
+        train(make_run(tmp_path, None, config, finite))
+    assert not any((tmp_path / "checkpoints").iterdir())
+
+
+def test_a_run_of_another_config_is_not_continued(tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        train(make_run(tmp_path, Stream(stop_at=6)))
+    with pytest.raises(CheckpointError, match="holds a run of config abc, this one is xyz"):
+        train(make_run(tmp_path, meta={"fingerprint": "xyz"}))
+    assert Checkpoints(tmp_path / "checkpoints").latest() == 4
+
+
+def test_evaluators_see_the_state_of_their_step_and_write_beside_the_loss(tmp_path: Path) -> None:
+    seen = []
+
+    def evaluator(state: TrainState, step: int, writer: Any) -> None:
+        seen.append((int(state.step), step))
+        writer.scalars(step, {"psnr_db": 30.0})
+
+    run = make_run(tmp_path, evaluators=[evaluator])
+    train(run)
+    assert seen == [(6, 6), (12, 12)]
+    assert [line["step"] for line in lines(run)] == [1, 3, 6, 6, 9, 12, 12]
+    assert all(line["steps_per_second"] > 0 for line in lines(run) if "loss" in line)
+
+
+def test_the_state_keeps_its_layout_and_the_step_is_compiled_once(
+    tmp_path: Path, whole: tuple[Run, TrainState]
+) -> None:
+    traces = []
+
+    def counted(*inputs: Any) -> Any:
+        traces.append(1)
+        return loss(*inputs)
+
+    run = make_run(tmp_path, loss_function=counted)
+    state = train(run)
+    assert len(traces) == 1
+    wanted = [leaf.sharding for leaf in jax.tree.leaves(run.abstract())]
+    assert [leaf.sharding for leaf in jax.tree.leaves(state)] == wanted
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "must be positive"),
+        ({"save_every": 0}, "must be positive"),
+        ({"ema_decay": 1.0}, r"ema_decay=1.0 must lie in \[0, 1\)"),
+    ],
+    ids=str,
+)
+def test_a_rhythm_that_makes_no_sense_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(CONFIG, **changes)

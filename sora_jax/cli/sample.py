@@ -44,7 +44,7 @@ VIDEO = flags.DEFINE_string("video", None, "video to go on from its end", flag_v
 GIVEN_FRAMES = flags.DEFINE_integer(
     "given_frames",
     None,
-    "last frames of --video to begin with (default: a second latent's worth)",
+    "how many last frames of --video to begin with (default: the fewest that show motion)",
     flag_values=FLAGS,
 )
 FRAMES = flags.DEFINE_integer(

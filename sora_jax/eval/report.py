@@ -62,7 +62,10 @@ READ_BACK = (
     "read counts as wrong. In parentheses: 95 % intervals over clips."
 )
 SECTIONS = {
-    "text_to_video": ("Text to video", "Clips from captions of scenes that no set holds."),
+    "text_to_video": (
+        "Text to video",
+        "From captions of unseen scenes; the true clip is one of many that fit.",
+    ),
     "text_to_image": ("Text to image", "The same, of a single frame."),
     "animate": ("Animating an image", "The first frame and the caption are given."),
     "reconstruction": ("Autoencoder", "What the latents keep, beside a resize of equal size."),

@@ -122,7 +122,7 @@ def score_reconstruction(vae: VAE, examples: Sequence[Example]) -> Evaluation:
         "vae/psnr_baseline_db": _mean(map(psnr, baselines, truths)),
         "vae/ssim_baseline": _mean(map(ssim, baselines, truths)),
     }
-    columns = {"true": truths, "autoencoder": decoded, "bilinear": baselines}
+    columns = {"true": truths, "decoded": decoded, "bilinear": baselines}
     return Evaluation(metrics, {"reconstruction": _exhibits(examples, columns)})
 
 

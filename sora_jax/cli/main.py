@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from sora_jax import __version__
 from sora_jax.errors import UserError, nearest
@@ -81,6 +81,7 @@ def run(module: ModuleType, arguments: Sequence[str]) -> NoReturn:
         except UserError as error:
             _fail(name, str(error))
 
+    logging.set_verbosity(logging.WARNING)  # libraries' notes would bury the command's own lines
     app.run(guarded, argv=[name, *arguments], flags_parser=parse)
     sys.exit(0)
 

@@ -7,8 +7,11 @@ Orbax's CheckpointManager is used, not its v1 API, which still moves between rel
 asynchronous and commits atomically, so a run that dies while saving keeps the checkpoint before.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ import orbax.checkpoint as ocp
 from sora_jax.config import UserError
 
 Arrays = dict[str, Any]
+MAX_REASON = 160  # characters of another library's account of an error
 
 
 class CheckpointError(UserError):
@@ -46,15 +50,18 @@ class Checkpoints:
 
     def __init__(self, directory: Path, keep: int = 2):
         self.directory = directory.absolute()
-        self._manager = ocp.CheckpointManager(
-            self.directory,
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
-            item_handlers={
-                "state": ocp.StandardCheckpointHandler(),
-                "ema": ocp.StandardCheckpointHandler(),
-                "meta": ocp.JsonCheckpointHandler(),
-            },
-        )
+        try:
+            self._manager = ocp.CheckpointManager(
+                self.directory,
+                options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
+                item_handlers={
+                    "state": ocp.StandardCheckpointHandler(),
+                    "ema": ocp.StandardCheckpointHandler(),
+                    "meta": ocp.JsonCheckpointHandler(),
+                },
+            )
+        except OSError as error:
+            raise CheckpointError(f"cannot use {self.directory}: {_reason(error)}") from error
 
     def latest(self) -> int | None:
         """The newest complete checkpoint's step, or None."""
@@ -101,13 +108,17 @@ class Checkpoints:
 
     def meta(self, step: int | None = None) -> dict[str, Any]:
         """What was saved as `meta`."""
+        step = self._step(step)
         items = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        return dict(self._manager.restore(self._step(step), args=items)["meta"])
+        with self._reading(step):
+            return dict(self._manager.restore(step, args=items)["meta"])
 
     def close(self) -> None:
         """Waits, then releases the manager's threads."""
-        self.wait()
-        self._manager.close()
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
 
     def _step(self, step: int | None) -> int:
         step = self.latest() if step is None else step
@@ -116,9 +127,12 @@ class Checkpoints:
         return step
 
     def _read(self, step: int, item: str, abstract: Arrays) -> Arrays:
-        metadata = self._manager.item_metadata(step)[item]
-        if metadata is None:
+        path = self._manager.directory / str(step) / item
+        if not path.exists():
             raise CheckpointError(f"checkpoint {self.directory}/{step} has no item '{item}'")
+        with self._reading(step):
+            # Not the manager's `item_metadata`, which reads the other items too.
+            metadata = ocp.StandardCheckpointHandler().metadata(path)
         saved = {name: tuple(array.shape) for name, array in dict(metadata).items()}
         wanted = {name: tuple(array.shape) for name, array in abstract.items()}
         if saved != wanted:
@@ -127,14 +141,37 @@ class Checkpoints:
                 f"{_difference(saved, wanted)}; use the config saved beside it"
             )
         items = ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract)})
-        return dict(self._manager.restore(step, args=items)[item])
+        with self._reading(step):
+            return dict(self._manager.restore(step, args=items)[item])
+
+    @contextlib.contextmanager
+    def _reading(self, step: int) -> Iterator[None]:
+        """Says which checkpoint is damaged."""
+        try:
+            yield
+        except Exception as error:  # Orbax raises plain Exception for an array cut short
+            raise CheckpointError(
+                f"checkpoint {self.directory}/{step} cannot be read ({_reason(error)}): "
+                "remove it to go on from the one before it"
+            ) from error
 
     def _cannot_write(self, error: Exception) -> CheckpointError:
-        reason = str(error).strip().splitlines()
+        latest = self.latest()
+        before = "there is none before it" if latest is None else f"that of step {latest} is whole"
         return CheckpointError(
-            f"cannot save a checkpoint in {self.directory}: {reason[0] if reason else error!r}; "
-            f"the one of step {self.latest()} is whole"
+            f"cannot save a checkpoint in {self.directory}: {_reason(error)}; {before}"
         )
+
+
+def _reason(error: Exception) -> str:
+    """What the system said, out of TensorStore's long account of it; else the first line."""
+    code = re.search(r"os_error_code=\W*(\d+)", str(error))
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if code:
+        return os.strerror(int(code[1]))
+    lines = str(error).strip().splitlines()
+    return lines[0][:MAX_REASON] if lines else repr(error)
 
 
 def _difference(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

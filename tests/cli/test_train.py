@@ -1,0 +1,206 @@
+"""`sora train`: killed in the middle, a run continues to the same bits; and its sentences."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from sora_jax.assemble import dit_run, make_generator, make_vae, open_directory
+from sora_jax.checkpoints import Checkpoints, named
+from sora_jax.cli.data import build_world_set
+from sora_jax.cli.train import train_stage
+from sora_jax.config import load_experiment
+from sora_jax.data.sources import ClipSet
+from sora_jax.experiment import Experiment
+from sora_jax.train.loop import train
+from sora_jax.train.optimizer import make_optimizer
+from sora_jax.train.state import abstract_state
+from tests.tiny import one_device_mesh
+
+EXPERIMENT = """
+from sora_jax.data.buckets import Bucket, DataConfig, ShapeClass
+from sora_jax.experiment import DiTStage, Experiment, VAEStage
+from sora_jax.models.dit import DiTConfig
+from sora_jax.models.text import TextConfig
+from sora_jax.models.vae import VAEConfig
+from sora_jax.sharding.mesh import MeshConfig
+from sora_jax.train.loop import TrainConfig
+from sora_jax.train.optimizer import OptimizerConfig
+from sora_jax.world.scene import WorldConfig
+
+TRAINING = TrainConfig(
+    steps=60, optimizer=OptimizerConfig(peak_rate=1e-3, warmup_steps=10), log_every=5, save_every=20
+)
+
+
+def experiment() -> Experiment:
+    return Experiment(
+        name="killed",
+        data=DataConfig(
+            buckets=(Bucket(1, 16, 16), Bucket(5, 16, 16), Bucket(5, 16, 24)),
+            shape_classes=(ShapeClass(8, 4), ShapeClass(4, 12)),
+            text_length=8,
+            vocabulary_size=48,
+        ),
+        world=WorldConfig(max_objects=1),
+        vae=VAEConfig(channels=4, widths=(8,), folds=((4, 4),), blocks=1),
+        vae_stage=VAEStage(training=TRAINING, pixel_frames=20, buckets=("5x16x16",)),
+        text=TextConfig(depth=1, width=32, heads=2),
+        dit=DiTConfig(depth=2, width=32, heads=2, patch=2),
+        dit_stage=DiTStage(training=TRAINING),
+        mesh=MeshConfig(replica=2, fsdp=2, context=2),
+    )
+"""
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """An experiment file and a set for it."""
+    directory = tmp_path_factory.mktemp("given")
+    path = directory / "killed.py"
+    path.write_text(EXPERIMENT)
+    experiment = load_experiment(str(path))
+    build_world_set(24, directory / "set", experiment.data, experiment.world)
+    return path, directory / "set"
+
+
+def resume(given: tuple[Path, Path], directory: Path, stage: str) -> None:
+    """What `sora train` does, in this process."""
+    experiment, clips = load_experiment(str(given[0])), ClipSet(given[1])
+    open_directory(experiment, clips, directory)
+    train_stage(experiment, clips, directory, stage)
+
+
+@pytest.fixture(scope="module")
+def whole(given: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose stages nothing stopped."""
+    directory = tmp_path_factory.mktemp("whole")
+    for stage in ("vae", "dit"):
+        resume(given, directory, stage)
+    return directory
+
+
+def lines(directory: Path, stage: str) -> list[dict[str, Any]]:
+    path = directory / stage / "metrics.jsonl"
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+
+
+def last_state(given: tuple[Path, Path], directory: Path, stage: str) -> dict[str, np.ndarray]:
+    """Step, parameters, average and moments of the newest checkpoint, by name."""
+    experiment: Experiment = load_experiment(str(given[0]))
+    make = {"vae": make_vae, "dit": make_generator}[stage]
+    training = getattr(experiment, f"{stage}_stage").training
+    optimizer = make_optimizer(training.optimizer, training.steps)
+
+    def make_model(rngs: nnx.Rngs) -> Any:
+        return make(experiment, rngs)
+
+    checkpoints = Checkpoints(directory / stage / "checkpoints")
+    state = checkpoints.restore(abstract_state(make_model, optimizer, one_device_mesh()))
+    checkpoints.close()
+    return {name: np.asarray(array) for name, array in named(state).items()}
+
+
+def sora_train(given: tuple[Path, Path], directory: Path, stage: str) -> list[str]:
+    options = {"experiment": given[0], "data": given[1], "workdir": directory, "stage": stage}
+    command = [sys.executable, "-m", "sora_jax.cli.train"]
+    return command + [f"--{name}={value}" for name, value in options.items()]
+
+
+def kill_in_the_middle(command: list[str], directory: Path, stage: str) -> None:
+    """Starts the command and kills it once it is well past its first checkpoint."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        deadline = time.monotonic() + 240
+        while not lines(directory, stage) or lines(directory, stage)[-1]["step"] < 30:
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("stage", ["vae", "dit"])
+def test_a_killed_run_continues_to_the_same_bits(
+    given: tuple[Path, Path], whole: Path, tmp_path: Path, stage: str
+) -> None:
+    directory = tmp_path / "killed"
+    if stage == "dit":
+        shutil.copytree(whole, directory, ignore=shutil.ignore_patterns("dit"))
+    kill_in_the_middle(sora_train(given, directory, stage), directory, stage)
+    assert lines(directory, stage)[-1]["step"] < 60
+
+    resume(given, directory, stage)
+    expected, found = last_state(given, whole, stage), last_state(given, directory, stage)
+    assert expected["step"] == 60
+    assert expected.keys() == found.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+    numbers = ("step", "loss", "gradient_norm", "update_norm")
+    content = [
+        {line["step"]: {name: line[name] for name in numbers} for line in lines(where, stage)}
+        for where in (directory, whole)
+    ]
+    assert len(content[0]) == len(lines(directory, stage))  # no step twice
+    assert {step: content[0][step] for step in content[1]} == content[1]  # none lost or different
+    for name in ("latents.json",):
+        assert (directory / "vae" / name).read_text() == (whole / "vae" / name).read_text()
+
+
+def test_the_step_is_compiled_once_a_shape_class(
+    given: tuple[Path, Path], whole: Path, tmp_path: Path
+) -> None:
+    directory = tmp_path / "counted"
+    shutil.copytree(whole, directory, ignore=shutil.ignore_patterns("dit"))
+    experiment = load_experiment(str(given[0]), ["dit_stage.training.steps=12"])
+    # Another length is another config: the autoencoder's checkpoint is taken as it is.
+    run = dit_run(experiment, ClipSet(given[1]), directory)
+    shapes, inner = [], run.step
+
+    def counted(state: Any, batch: Any, key: Any) -> Any:
+        shapes.append(batch.latents.shape)
+        return inner(state, batch, key)
+
+    object.__setattr__(run, "step", counted)
+    train(run)
+    assert sorted(shapes) == [(4, 12, 16), (8, 4, 16)]
+
+
+def test_a_directory_of_another_config_is_refused(given: tuple[Path, Path], whole: Path) -> None:
+    command = [*sora_train(given, whole, "dit"), "--set=dit.depth=3"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    (sentence,) = result.stderr.splitlines()
+    assert f"{whole} holds a run of config" in sentence
+
+
+def test_the_transformer_waits_for_the_autoencoder(
+    given: tuple[Path, Path], tmp_path: Path
+) -> None:
+    command = sora_train(given, tmp_path / "early", "dit")
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "train the autoencoder first" in result.stderr.splitlines()[-1]
+
+
+def test_eight_devices_take_part(whole: Path) -> None:
+    assert jax.device_count() == 8
+    checkpoints = Checkpoints(whole / "dit" / "checkpoints")
+    meta = checkpoints.meta()
+    checkpoints.close()
+    assert meta["mesh"] == {"replica": 2, "fsdp": 2, "context": 2, "tensor": 1}
+    assert meta["experiment"]["name"] == "killed"
+    assert meta["position"]["step"] == 60

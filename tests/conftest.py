@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 
 DEVICES_FLAG = "--xla_force_host_platform_device_count=8"
+# A test compiles longer than it computes.
+COMPILE_FLAG = "--xla_backend_optimization_level=0"
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES_FLAG}".strip()
+    flags = (os.environ.get("XLA_FLAGS", ""), DEVICES_FLAG, COMPILE_FLAG)
+    os.environ["XLA_FLAGS"] = " ".join(flags).strip()
 # Compiled programs are kept between runs; only those that took a second are worth the disk.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")

@@ -1,5 +1,6 @@
 """`sora train`: killed in the middle, a run continues to the same bits; and its sentences."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -81,13 +82,27 @@ def resume(given: tuple[Path, Path], directory: Path, stage: str) -> None:
     train_stage(experiment, clips, directory, stage)
 
 
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """A run whose stages nothing stopped, and the batches its second step was compiled for."""
+
+    directory: Path
+    compiled: list[tuple[int, ...]]
+
+
 @pytest.fixture(scope="module")
-def whole(given: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose stages nothing stopped."""
-    directory = tmp_path_factory.mktemp("whole")
-    for stage in ("vae", "dit"):
-        resume(given, directory, stage)
-    return directory
+def whole(given: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """Both stages, in this process."""
+    directory, compiled = tmp_path_factory.mktemp("whole"), []
+    resume(given, directory, "vae")
+    run = dit_run(load_experiment(str(given[0])), ClipSet(given[1]), directory)
+
+    def train_step(state: Any, batch: Any, key: Any) -> Any:  # its name keys the compiler's cache
+        compiled.append(batch.latents.shape)
+        return run.step(state, batch, key)
+
+    train(dataclasses.replace(run, step=train_step))
+    return Whole(directory, compiled)
 
 
 def lines(directory: Path, stage: str) -> list[dict[str, Any]]:
@@ -135,16 +150,16 @@ def kill_in_the_middle(command: list[str], directory: Path, stage: str) -> None:
 
 @pytest.mark.parametrize("stage", ["vae", "dit"])
 def test_a_killed_run_continues_to_the_same_bits(
-    given: tuple[Path, Path], whole: Path, tmp_path: Path, stage: str
+    given: tuple[Path, Path], whole: Whole, tmp_path: Path, stage: str
 ) -> None:
     directory = tmp_path / "killed"
     if stage == "dit":
-        shutil.copytree(whole, directory, ignore=shutil.ignore_patterns("dit"))
+        shutil.copytree(whole.directory, directory, ignore=shutil.ignore_patterns("dit"))
     kill_in_the_middle(sora_train(given, directory, stage), directory, stage)
     assert lines(directory, stage)[-1]["step"] < 60
 
     resume(given, directory, stage)
-    expected, found = last_state(given, whole, stage), last_state(given, directory, stage)
+    expected, found = last_state(given, whole.directory, stage), last_state(given, directory, stage)
     assert expected["step"] == 60
     assert expected.keys() == found.keys()
     for name, array in expected.items():
@@ -152,39 +167,24 @@ def test_a_killed_run_continues_to_the_same_bits(
     numbers = ("step", "loss", "gradient_norm", "update_norm")
     content = [
         {line["step"]: {name: line[name] for name in numbers} for line in lines(where, stage)}
-        for where in (directory, whole)
+        for where in (directory, whole.directory)
     ]
     assert len(content[0]) == len(lines(directory, stage))  # no step twice
     assert {step: content[0][step] for step in content[1]} == content[1]  # none lost or different
-    for name in ("latents.json",):
-        assert (directory / "vae" / name).read_text() == (whole / "vae" / name).read_text()
+    measured = "vae/latents.json"
+    assert (directory / measured).read_text() == (whole.directory / measured).read_text()
 
 
-def test_the_step_is_compiled_once_a_shape_class(
-    given: tuple[Path, Path], whole: Path, tmp_path: Path
-) -> None:
-    directory = tmp_path / "counted"
-    shutil.copytree(whole, directory, ignore=shutil.ignore_patterns("dit"))
-    experiment = load_experiment(str(given[0]), ["dit_stage.training.steps=12"])
-    # Another length is another config: the autoencoder's checkpoint is taken as it is.
-    run = dit_run(experiment, ClipSet(given[1]), directory)
-    shapes, inner = [], run.step
-
-    def counted(state: Any, batch: Any, key: Any) -> Any:
-        shapes.append(batch.latents.shape)
-        return inner(state, batch, key)
-
-    object.__setattr__(run, "step", counted)
-    train(run)
-    assert sorted(shapes) == [(4, 12, 16), (8, 4, 16)]
+def test_the_step_is_compiled_once_a_shape_class(whole: Whole) -> None:
+    assert sorted(whole.compiled) == [(4, 12, 16), (8, 4, 16)]
 
 
-def test_a_directory_of_another_config_is_refused(given: tuple[Path, Path], whole: Path) -> None:
-    command = [*sora_train(given, whole, "dit"), "--set=dit.depth=3"]
+def test_a_directory_of_another_config_is_refused(given: tuple[Path, Path], whole: Whole) -> None:
+    command = [*sora_train(given, whole.directory, "dit"), "--set=dit.depth=3"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     (sentence,) = result.stderr.splitlines()
-    assert f"{whole} holds a run of config" in sentence
+    assert f"{whole.directory} holds a run of config" in sentence
 
 
 def test_the_transformer_waits_for_the_autoencoder(
@@ -196,9 +196,9 @@ def test_the_transformer_waits_for_the_autoencoder(
     assert "train the autoencoder first" in result.stderr.splitlines()[-1]
 
 
-def test_eight_devices_take_part(whole: Path) -> None:
+def test_eight_devices_take_part(whole: Whole) -> None:
     assert jax.device_count() == 8
-    checkpoints = Checkpoints(whole / "dit" / "checkpoints")
+    checkpoints = Checkpoints(whole.directory / "dit" / "checkpoints")
     meta = checkpoints.meta()
     checkpoints.close()
     assert meta["mesh"] == {"replica": 2, "fsdp": 2, "context": 2, "tensor": 1}

@@ -187,10 +187,18 @@ def open_directory(experiment: Experiment, clips: ClipSet, directory: Path) -> N
                 f"{directory} holds a run of config {configs.fingerprint(saved)}, this one is "
                 f"{configs.fingerprint(experiment)}: choose another --workdir, or the same settings"
             )
+        if (directory / "tokenizer.model").read_bytes() != clips.tokenizer.model:
+            raise configs.ConfigError(
+                f"{directory} holds a run on another set, whose captions are cut into other "
+                f"tokens than those of {clips.directory}: choose another --workdir, or that set"
+            )
         return
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "tokenizer.model").write_bytes(clips.tokenizer.model)
-    configs.save(experiment, path)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "tokenizer.model").write_bytes(clips.tokenizer.model)
+        configs.save(experiment, path)
+    except OSError as error:
+        raise configs.ConfigError(f"cannot make a run in {directory}: {error.strerror}") from error
 
 
 def measure_latents(experiment: Experiment, clips: ClipSet, directory: Path) -> None:

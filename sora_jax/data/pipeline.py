@@ -244,13 +244,14 @@ def rows_from_sharding(sharding: jax.sharding.Sharding) -> Rows:
     """
 
     def rows_of(rows: int) -> tuple[int, int]:
-        spans = sorted(
-            {
-                index[0].indices(rows)[:2]
-                for index in sharding.addressable_devices_indices_map((rows,)).values()
-                if index is not None
-            }
-        )
+        try:
+            indices = sharding.addressable_devices_indices_map((rows,)).values()
+        except ValueError as error:
+            raise ConfigError(
+                f"the {sharding.num_devices} devices of the mesh do not divide the {rows} rows of "
+                "a batch: change the rows, or give fewer devices to replica and fsdp"
+            ) from error
+        spans = sorted({index[0].indices(rows)[:2] for index in indices if index is not None})
         for (_, end), (start, _) in itertools.pairwise(spans):
             if end != start:
                 raise ConfigError(

@@ -1,4 +1,4 @@
-"""The whole path at toy size: moving shapes, 32 x 32 pixels, 2 CPU cores.
+"""The whole path at toy size: moving shapes of 32 x 32 pixels, on 2 CPU cores.
 
 Run: make demo
 """
@@ -13,6 +13,7 @@ from sora_jax.models.dit import DiTConfig
 from sora_jax.models.text import TextConfig
 from sora_jax.models.vae import VAEConfig
 from sora_jax.sample.generate import SamplingConfig
+from sora_jax.sharding.mesh import MeshConfig
 from sora_jax.train.loop import TrainConfig
 from sora_jax.train.optimizer import OptimizerConfig
 from sora_jax.train.vae_losses import VAELossConfig
@@ -31,40 +32,46 @@ def experiment() -> Experiment:
                 for height, width in SIZES
             ),
             # About equal tokens a step, so about equal cost.
-            shape_classes=(ShapeClass(96, 16), ShapeClass(48, 32), ShapeClass(32, 48)),
+            shape_classes=(ShapeClass(48, 16), ShapeClass(24, 32), ShapeClass(16, 48)),
             text_length=32,
             vocabulary_size=128,
         ),
         world=WorldConfig(
-            max_objects=2, shapes=("circle", "square", "triangle"), motions=("constant",)
+            max_objects=2,
+            shapes=("circle", "square", "triangle"),
+            sizes=("medium", "large"),
+            motions=("constant",),
+            styles=("dense",),
         ),
-        vae=VAEConfig(channels=8, widths=(32, 64), folds=((1, 4), (4, 1)), blocks=1),
+        vae=VAEConfig(channels=4, widths=(32, 64), folds=((1, 4), (4, 1)), blocks=1),
         vae_stage=VAEStage(
             training=TrainConfig(
-                steps=1_200,
+                steps=1_800,
                 optimizer=OptimizerConfig(peak_rate=4e-3, warmup_steps=50, final_rate=0.05),
                 ema_decay=0.99,
-                save_every=600,
-                evaluate_every=1_200,
+                save_every=900,
+                evaluate_every=1_800,
             ),
             loss=VAELossConfig(kl=1e-5),
+            pixel_frames=72,
             buckets=("5x32x32", "9x32x32"),
         ),
         text=TextConfig(depth=2, width=64, heads=4),
-        dit=DiTConfig(depth=6, width=128, heads=4, patch=2, rope_theta=100.0),
+        dit=DiTConfig(depth=4, width=128, heads=4, patch=2, rope_theta=100.0, unroll=True),
         dit_stage=DiTStage(
             training=TrainConfig(
-                steps=2_400,
-                optimizer=OptimizerConfig(peak_rate=2e-3, warmup_steps=100, final_rate=0.05),
-                ema_decay=0.995,
-                save_every=1_200,
-                evaluate_every=2_400,
+                steps=7_200,
+                optimizer=OptimizerConfig(peak_rate=3e-3, warmup_steps=200, final_rate=0.02),
+                ema_decay=0.998,
+                save_every=1_800,
+                evaluate_every=7_200,
             ),
             diffusion=DiffusionConfig(
-                times=TimesConfig(base_tokens=48),
+                times=TimesConfig(base_tokens=16),
                 conditioning=ConditioningConfig(first_frame=0.15, prefix=0.1),
             ),
         ),
-        sampling=SamplingConfig(steps=20, guidance=2.0),
+        sampling=SamplingConfig(steps=24, guidance=1.0),
         evaluation=EvaluationConfig(),
+        mesh=MeshConfig(replica=2, fsdp=1),  # a device for each core
     )

@@ -28,7 +28,7 @@ from sora_jax.models.generator import Generator
 from sora_jax.models.latents import LatentStatistics, encode_batch
 from sora_jax.models.vae import VAE, to_unit
 from sora_jax.sample.generate import Sampler
-from sora_jax.sharding.mesh import make_mesh
+from sora_jax.sharding.mesh import MeshConfig, make_mesh
 from sora_jax.sharding.rules import parameter_shardings, replicated, rows_sharding
 from sora_jax.train.diffusion_loss import diffusion_loss
 from sora_jax.train.loop import Prepared, Run, TrainConfig
@@ -147,7 +147,7 @@ def _run(
     key = jax.device_put(step_key, replicated(mesh))
     meta = {
         "stage": name,
-        "fingerprint": configs.fingerprint(experiment),
+        "fingerprint": configs.fingerprint(experiment.trained()),
         "experiment": configs.to_dict(experiment),
         "mesh": dict(mesh.shape),
         "versions": {"jax": jax.__version__, "flax": flax.__version__},
@@ -182,10 +182,11 @@ def open_directory(experiment: Experiment, clips: ClipSet, directory: Path) -> N
     path = directory / "config.json"
     if path.exists():
         saved = configs.load(Experiment, path)
-        if saved != experiment:
+        if saved.trained() != experiment.trained():
             raise configs.ConfigError(
-                f"{directory} holds a run of config {configs.fingerprint(saved)}, this one is "
-                f"{configs.fingerprint(experiment)}: choose another --workdir, or the same settings"
+                f"{directory} holds a run of config {configs.fingerprint(saved.trained())}, this "
+                f"one is {configs.fingerprint(experiment.trained())}: choose another --workdir, or "
+                "the same settings"
             )
         if (directory / "tokenizer.model").read_bytes() != clips.tokenizer.model:
             raise configs.ConfigError(
@@ -205,7 +206,7 @@ def measure_latents(experiment: Experiment, clips: ClipSet, directory: Path) -> 
     """Writes vae/latents.json: statistics of the averaged autoencoder's latents over the set."""
     mesh = make_mesh(experiment.mesh)
     checkpoints = Checkpoints(directory / "vae" / "checkpoints")
-    vae = _restore_ema(checkpoints, functools.partial(make_vae, experiment), mesh)
+    vae = _restore_ema(checkpoints, experiment, make_vae, mesh)
     rows = [shape_class.rows for shape_class in experiment.classes()]
     filled = clips.filled_buckets(experiment.data)
     steps = Steps(clips, experiment.data, rows, experiment.seed, buckets=filled)
@@ -226,8 +227,18 @@ def measure_latents(experiment: Experiment, clips: ClipSet, directory: Path) -> 
     partial.replace(directory / "vae" / "latents.json")
 
 
-def _restore_ema(checkpoints: Checkpoints, make_model: Any, mesh: Mesh) -> Any:
-    shapes = jax.eval_shape(lambda: make_model(nnx.Rngs(0)))
+def _restore_ema(
+    checkpoints: Checkpoints, experiment: Experiment, make_model: Any, mesh: Mesh
+) -> Any:
+    """The averaged model of the newest checkpoint, which must be of this experiment."""
+    saved = checkpoints.meta()["fingerprint"]
+    expected = configs.fingerprint(experiment.trained())
+    if saved != expected:
+        raise CheckpointError(
+            f"{checkpoints.directory} is of config {saved}, config.json of {expected}: "
+            "restore the config.json that the run was trained with"
+        )
+    shapes = jax.eval_shape(lambda: make_model(experiment, nnx.Rngs(0)))
     abstract = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         shapes,
@@ -250,7 +261,7 @@ def load_vae(
             f"{path} is of step {content['step']}, the newest checkpoint of "
             f"{checkpoints.latest()}: run --stage vae to its end"
         )
-    vae = _restore_ema(checkpoints, functools.partial(make_vae, experiment), mesh)
+    vae = _restore_ema(checkpoints, experiment, make_vae, mesh)
     checkpoints.close()
     statistics = LatentStatistics(
         jnp.asarray(content["mean"], jnp.float32), jnp.asarray(content["deviation"], jnp.float32)
@@ -272,19 +283,20 @@ class LoadedRun:
     fingerprints: dict[str, str]
 
 
-def load_run(directory: Path) -> LoadedRun:
-    """Restores the averaged models of a run directory."""
+def load_run(directory: Path, mesh_config: MeshConfig | None = None) -> LoadedRun:
+    """Restores the averaged models of a run, over all devices here or over `mesh_config`.s,
+    which need not be like the one trained on."""
     path = directory / "config.json"
     if not path.exists():
         raise CheckpointError(f"{directory} is no run: it has no config.json")
     experiment = configs.load(Experiment, path)
-    mesh = make_mesh(experiment.mesh)
+    mesh = make_mesh(mesh_config or MeshConfig())
     vae, statistics, vae_step = load_vae(experiment, directory, mesh)
     checkpoints = Checkpoints(directory / "dit" / "checkpoints")
-    generator = _restore_ema(checkpoints, functools.partial(make_generator, experiment), mesh)
+    generator = _restore_ema(checkpoints, experiment, make_generator, mesh)
     dit_step = checkpoints.latest()
     checkpoints.close()
-    fingerprint = configs.fingerprint(experiment)
+    fingerprint = configs.fingerprint(experiment.trained())
     return LoadedRun(
         experiment=experiment,
         directory=directory,

@@ -85,6 +85,13 @@ class Experiment:
                     "tokens of a shape class"
                 )
 
+    def trained(self) -> "Experiment":
+        """This experiment with the parts that do not decide what is learned at their defaults: a
+        run may go on over another mesh, and be sampled and scored in other ways."""
+        return dataclasses.replace(
+            self, mesh=MeshConfig(), sampling=SamplingConfig(), evaluation=EvaluationConfig()
+        )
+
     def grid(self, bucket: Bucket) -> Grid:
         """Size of a bucket's clips in tokens."""
         side = self.vae.spatial * self.dit.patch

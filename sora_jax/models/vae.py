@@ -58,7 +58,7 @@ class CausalConv(nnx.Module):
         shape = (frames, 3, 3, inputs, outputs)
         deviation = scale / math.sqrt(math.prod(shape[:4]))
         kernel = jax.random.truncated_normal(rngs.params(), -2.0, 2.0, shape)
-        self.kernel = nnx.Param(deviation * kernel, axes=(None, None, None, None, "mlp"))
+        self.kernel = nnx.Param(deviation * kernel, axes=(None, None, None, "embed", "mlp"))
         self.bias = nnx.Param(jnp.zeros(outputs), axes=("mlp",))
 
     def __call__(self, x: Float[Array, "b t h w i"], state: State) -> tuple[Array, State]:
@@ -97,7 +97,7 @@ class Fold(nnx.Module):
     def __init__(self, inputs: int, outputs: int, fold: tuple[int, int], *, rngs: nnx.Rngs):
         self.frames, self.side = fold
         cells = self.frames * self.side**2
-        self.linear = Linear(cells * inputs, outputs, (None, "mlp"), rngs=rngs)
+        self.linear = Linear(cells * inputs, outputs, ("embed", "mlp"), rngs=rngs)
 
     def __call__(self, x: Float[Array, "b t h w i"], state: State) -> tuple[Array, State]:
         if state is None:
@@ -118,7 +118,7 @@ class Unfold(nnx.Module):
     def __init__(self, inputs: int, outputs: int, fold: tuple[int, int], *, rngs: nnx.Rngs):
         self.frames, self.side = fold
         cells = self.frames * self.side**2
-        self.linear = Linear(inputs, cells * outputs, (None, "mlp"), rngs=rngs)
+        self.linear = Linear(inputs, cells * outputs, ("embed", "mlp"), rngs=rngs)
 
     def __call__(self, x: Float[Array, "b t h w i"], state: State) -> tuple[Array, State]:
         y = rearrange(

@@ -25,8 +25,7 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
     """One update on one batch. `key` is the run's; randomness follows the step and the examples.
 
-    The moving average starts as a plain mean of the first updates: decay = min(ema_decay,
-    (1 + step) / (10 + step)).
+    The moving average looks back less at first: decay = min(ema_decay, (1 + step) / (10 + step)).
     """
     grad = jax.value_and_grad(loss_function, has_aux=True)
     (loss, metrics), gradients = grad(state.model, batch, jax.random.fold_in(key, state.step))

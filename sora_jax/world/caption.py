@@ -6,9 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from sora_jax.world.scene import SPEED, Body, Colour, Direction, Scene, Shape, Size, Speed
+from sora_jax.world.scene import SPEED, Body, Colour, Direction, Scene, Shape, Size, Speed, Style
 
-Style = Literal["short", "dense"]
 Movement = Literal["rests", "moves", "falls", "thrown"]
 ADVERB: dict[Speed, str] = {"slow": "slowly", "fast": "fast"}
 

@@ -22,6 +22,7 @@ Size = Literal["small", "medium", "large"]
 Motion = Literal["still", "constant", "gravity"]
 Speed = Literal["slow", "fast"]
 Direction = Literal["left", "right", "up", "down"]
+Style = Literal["short", "dense"]
 
 PALETTE: dict[Colour, tuple[float, float, float]] = {
     "red": (0.95, 0.13, 0.13),
@@ -74,7 +75,7 @@ class WorldConfig:
 
     `texture` is the peak contrast of the background, in units of full brightness. `camera_pan` is
     the probability that the camera moves. Nothing touches a wall or another body before
-    `free_time` seconds.
+    `free_time` seconds. `styles` are those of the captions.
     """
 
     min_objects: int = 1
@@ -88,6 +89,7 @@ class WorldConfig:
     texture: float = 0.06
     camera_pan: float = 0.0
     free_time: float = 0.5
+    styles: tuple[Style, ...] = get_args(Style)
 
     def __post_init__(self) -> None:
         choices = {
@@ -97,6 +99,7 @@ class WorldConfig:
             "motions": (self.motions, Motion),
             "speeds": (self.speeds, Speed),
             "directions": (self.directions, Direction),
+            "styles": (self.styles, Style),
         }
         for name, (chosen, kind) in choices.items():
             known = get_args(kind)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sora_jax.world.caption import Style, caption
+from sora_jax.world.caption import caption
 from sora_jax.world.render import render
-from sora_jax.world.scene import Scene, WorldConfig, sample_scene
+from sora_jax.world.scene import Scene, Style, WorldConfig, sample_scene
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Clip:
 class WorldSource:
     """One clip of fixed frames, height, width and frame rate for each seed of a range.
 
-    The caption style of a clip is drawn evenly from `styles`. Item i is a pure function of
-    (config, sizes, seeds[i]).
+    The caption style of a clip is drawn evenly from `styles` (empty: the config's). Item i is a
+    pure function of (config, sizes, seeds[i]).
     """
 
     config: WorldConfig
@@ -34,7 +34,7 @@ class WorldSource:
     width: int
     fps: float
     seeds: range
-    styles: tuple[Style, ...] = ("short", "dense")
+    styles: tuple[Style, ...] = ()
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -44,7 +44,8 @@ class WorldSource:
         scene = self.scene(index)
         video = render(scene, self.frames, self.height, self.width, self.fps)
         generator = np.random.default_rng(np.random.SeedSequence((0xCA97, scene.seed)))
-        style = self.styles[generator.integers(len(self.styles))]
+        styles = self.styles or self.config.styles
+        style = styles[generator.integers(len(styles))]
         text = caption(scene, style, self.frames == 1, generator)
         return Clip(
             video, text, self.fps, f"world-{scene.seed}-{self.frames}x{self.height}x{self.width}"

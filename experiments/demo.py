@@ -13,7 +13,6 @@ from sora_jax.models.dit import DiTConfig
 from sora_jax.models.text import TextConfig
 from sora_jax.models.vae import VAEConfig
 from sora_jax.sample.generate import SamplingConfig
-from sora_jax.sharding.mesh import MeshConfig
 from sora_jax.train.loop import TrainConfig
 from sora_jax.train.optimizer import OptimizerConfig
 from sora_jax.train.vae_losses import VAELossConfig
@@ -39,18 +38,18 @@ def experiment() -> Experiment:
         world=WorldConfig(
             max_objects=2,
             shapes=("circle", "square", "triangle"),
-            sizes=("medium", "large"),
+            sizes=("large",),
             motions=("constant",),
             styles=("dense",),
         ),
         vae=VAEConfig(channels=4, widths=(32, 64), folds=((1, 4), (4, 1)), blocks=1),
         vae_stage=VAEStage(
             training=TrainConfig(
-                steps=1_800,
+                steps=1_000,
                 optimizer=OptimizerConfig(peak_rate=4e-3, warmup_steps=50, final_rate=0.05),
                 ema_decay=0.99,
-                save_every=900,
-                evaluate_every=1_800,
+                save_every=500,
+                evaluate_every=1_000,
             ),
             loss=VAELossConfig(kl=1e-5),
             pixel_frames=72,
@@ -60,18 +59,17 @@ def experiment() -> Experiment:
         dit=DiTConfig(depth=4, width=128, heads=4, patch=2, rope_theta=100.0, unroll=True),
         dit_stage=DiTStage(
             training=TrainConfig(
-                steps=7_200,
+                steps=4_800,
                 optimizer=OptimizerConfig(peak_rate=3e-3, warmup_steps=200, final_rate=0.02),
                 ema_decay=0.998,
-                save_every=1_800,
-                evaluate_every=7_200,
+                save_every=1_600,
+                evaluate_every=4_800,
             ),
             diffusion=DiffusionConfig(
                 times=TimesConfig(base_tokens=16),
                 conditioning=ConditioningConfig(first_frame=0.15, prefix=0.1),
             ),
         ),
-        sampling=SamplingConfig(steps=24, guidance=1.0),
+        sampling=SamplingConfig(steps=40, guidance=1.0, rows=32),
         evaluation=EvaluationConfig(),
-        mesh=MeshConfig(replica=2, fsdp=1),  # a device for each core
     )

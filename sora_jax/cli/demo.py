@@ -22,7 +22,6 @@ from sora_jax.cli.main import run
 from sora_jax.cli.train import train_stage
 from sora_jax.config import fingerprint, load_experiment, to_text
 from sora_jax.data.sources import ClipSet
-from sora_jax.sharding.mesh import split_cpu
 
 FLAGS = flags.FlagValues()
 WORKDIR = flags.DEFINE_string(
@@ -47,7 +46,6 @@ def main(argv: Sequence[str]) -> None:
     name = EXPERIMENT.value or ("demo_media" if MEDIA.value else "demo")
     experiment = load_experiment(name, SET.value)
     print(f"{to_text(experiment)}fingerprint {fingerprint(experiment)}", flush=True)
-    split_cpu(experiment.mesh)
     data = directory / "data"
     if not data.exists():
         if MEDIA.value:

@@ -19,7 +19,6 @@ from sora_jax.config import ConfigError, fingerprint, load_experiment, to_text
 from sora_jax.data.sources import ClipSet
 from sora_jax.experiment import Experiment
 from sora_jax.networks import measure_latents
-from sora_jax.sharding.mesh import split_cpu
 from sora_jax.train.loop import train
 
 FLAGS = flags.FlagValues()
@@ -42,7 +41,6 @@ def main(argv: Sequence[str]) -> None:
         raise ConfigError("sora train needs --experiment, --data and --workdir")
     experiment = load_experiment(EXPERIMENT.value, SET.value)
     print(f"{to_text(experiment)}fingerprint {fingerprint(experiment)}", flush=True)
-    split_cpu(experiment.mesh)
     clips = ClipSet(DATA.value)
     directory = Path(WORKDIR.value)
     open_directory(experiment, clips, directory)

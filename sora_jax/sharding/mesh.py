@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import os
 from collections.abc import Sequence
 
 import jax
@@ -56,11 +55,3 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     return jax.make_mesh(
         tuple(sizes), AXES, devices=devices, axis_types=(jax.sharding.AxisType.Auto,) * len(AXES)
     )
-
-
-def split_cpu(config: MeshConfig) -> None:
-    """Makes the CPU as many jax devices as the mesh's fixed sizes ask for, each with threads of its
-    own; other platforms are left alone. Call it before anything else asks jax for its devices."""
-    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        count = math.prod(size for size in config.sizes if size > 0)
-        jax.config.update("jax_num_cpu_devices", count)

@@ -207,6 +207,9 @@ def _read(text: str) -> Any:
     try:
         return _read_node(ast.parse(text, mode="eval").body, text)
     except SyntaxError:
+        # Names such as 9x32x32 are no expressions; a list of them needs no quotes either.
+        if "," in text and not set(text) & set("()[]'\""):
+            return [_read(word.strip()) for word in text.split(",") if word.strip()]
         return _Word(text)
 
 

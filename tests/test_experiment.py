@@ -210,3 +210,9 @@ def test_the_parameters_of_the_demo_are_laid_out_as_they_were(update_golden: boo
         for name, leaf in named(abstract(demo(), stage, (2, 2, 2, 1)).model).items():
             lines.append(f"{stage} {name} {list(leaf.shape)} {leaf.dtype} {leaf.sharding.spec}\n")
     check_golden("demo_parameters.txt", "".join(lines), update_golden)
+
+
+def test_buckets_are_named_without_quotes() -> None:
+    assert demo("vae_stage.buckets=5x32x32,9x32x32").vae_stage.buckets == ("5x32x32", "9x32x32")
+    assert demo("vae_stage.buckets=5x32x32,").vae_stage.buckets == ("5x32x32",)
+    assert demo("name=a, b").name == "a, b"

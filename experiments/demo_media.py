@@ -1,6 +1,7 @@
 """The demo's path on a folder of captioned footage, learned by heart: small pictures, 2 CPU cores.
 
 Run: make demo MEDIA=some/folder
+Expect: not measured yet; no full run has been made.
 """
 
 import dataclasses

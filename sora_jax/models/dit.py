@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 from sora_jax.config import ConfigError
 from sora_jax.nn.attention import Attention
 from sora_jax.nn.layers import MLP, Linear, NoiseLevelEmbedding, RMSNorm, spread
-from sora_jax.nn.positions import rotary_angles
+from sora_jax.nn.positions import PlaceEmbedding, rotary_angles
 from sora_jax.nn.stack import Remat, apply_stack, stack
 from sora_jax.sharding.rules import constrain
 from sora_jax.types import Layout, Text
@@ -32,7 +32,8 @@ class DiTConfig:
     mlp_ratio: int = 4
     patch: int = 2  # latent cells per side of a token
     rope_theta: float = 10_000.0
-    time_units: float = 8.0  # rotary units a second; y and x turn one unit a patch
+    time_units: float = 8.0  # rotary units a second
+    place_units: float = 1.0  # rotary units a patch, in y and x
     remat: Remat = "none"
     unroll: bool = False  # of the loop over blocks: for CPUs, where a loop's body runs slower
     compute: Literal["float32", "bfloat16"] = "float32"
@@ -95,14 +96,15 @@ class DiT(nnx.Module):
         self.config = config
         width = config.width
         token_width = config.patch**2 * channels
-        self.embed = Linear(token_width, width, (None, "embed"), rngs=rngs)
+        self.embed = Linear(token_width, width, ("features", "embed"), rngs=rngs)
+        self.place = PlaceEmbedding(width, rngs=rngs)
         self.noise_level = NoiseLevelEmbedding(width, rngs=rngs)
         self.caption = Linear(text_width, width, (None, "embed"), rngs=rngs)
         self.modulation = Linear(width, 6 * width, ("embed", None), rngs=rngs, scale=0.0)
         self.blocks = stack(lambda rngs: Block(config, text_width, rngs), config.depth, rngs)
         self.final_norm = RMSNorm(width, learned=False)
         self.final_modulation = Linear(width, 2 * width, ("embed", None), rngs=rngs, scale=0.0)
-        self.out = Linear(width, token_width, ("embed", None), rngs=rngs, scale=0.0)
+        self.out = Linear(width, token_width, ("embed", "features"), rngs=rngs, scale=0.0)
 
     def __call__(
         self, tokens: Float[Array, "b n c"], layout: Layout, text: Text
@@ -110,7 +112,8 @@ class DiT(nnx.Module):
         """Velocity of every token, float32. Values at padding (segment 0) mean nothing."""
         dtype = jnp.dtype(self.config.compute)
         text = dataclasses.replace(text, embeddings=text.embeddings.astype(dtype))
-        units = layout.coordinates * jnp.array([self.config.time_units, 1.0, 1.0])
+        per_axis = (self.config.time_units, self.config.place_units, self.config.place_units)
+        units = layout.coordinates * jnp.array(per_axis)
         head_width = self.config.width // self.config.heads
         angles = rotary_angles(units, head_width, self.config.rope_theta)
 
@@ -120,7 +123,8 @@ class DiT(nnx.Module):
         modulation = self.modulation(condition)
         modulation = modulation.reshape(*modulation.shape[:2], 6, -1)
 
-        x = constrain(self.embed(tokens.astype(dtype)), "rows", "tokens", None)
+        x = self.embed(tokens.astype(dtype)) + self.place(layout.coordinates[..., 1:]).astype(dtype)
+        x = constrain(x, "rows", "tokens", None)
         x = apply_stack(
             self.blocks,
             x,

@@ -1,11 +1,16 @@
-"""Rotary position embedding over continuous (time, y, x) coordinates (arXiv:2104.09864).
+"""Where a token stands, from continuous (time, y, x) coordinates: rotary angles and a place.
 
 Coordinates are data, never derived from an array's shape: the frame rate, the aspect ratio and
-tokens appended with times of their own need no code.
+tokens appended with times of their own need no code. Rotary angles (arXiv:2104.09864) tell how far
+tokens are from each other in all three; the place tells where in the picture one is, which rotation
+alone never does. Nothing tells when in a clip one is: any clip may go on.
 """
 
 import jax.numpy as jnp
+from flax import nnx
 from jaxtyping import Array, Float
+
+from sora_jax.nn.layers import Linear
 
 
 def axis_pairs(head_width: int) -> tuple[int, int, int]:
@@ -32,3 +37,18 @@ def rotate(x: Float[Array, "b n h k"], angles: Float[Array, "b n a"]) -> Float[A
     sine = jnp.sin(angles)[:, :, None].astype(x.dtype)
     first, second = jnp.split(x, 2, -1)
     return jnp.concatenate([first * cosine - second * sine, first * sine + second * cosine], -1)
+
+
+class PlaceEmbedding(nnx.Module):
+    """(y, x) in patches from the picture's centre -> a vector: sinusoids with periods from 2 to 512
+    patches (arXiv:2006.10739), then a linear map."""
+
+    num_periods = 9
+
+    def __init__(self, width: int, *, rngs: nnx.Rngs):
+        self.linear = Linear(4 * self.num_periods, width, ("features", "embed"), rngs=rngs)
+
+    def __call__(self, place: Float[Array, "b n 2"]) -> Float[Array, "b n d"]:
+        phase = place[..., None] * (jnp.pi / 2.0 ** jnp.arange(self.num_periods))
+        phase = phase.reshape(*place.shape[:-1], -1)
+        return self.linear(jnp.concatenate([jnp.sin(phase), jnp.cos(phase)], -1))

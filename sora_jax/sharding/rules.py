@@ -25,6 +25,7 @@ class ShardingRules:
     mlp: MeshAxes = "tensor"
     heads: MeshAxes = "tensor"
     vocabulary: MeshAxes = "tensor"
+    features: MeshAxes = None  # what comes from outside the network: patches, sinusoids of places
     layers: MeshAxes = None
 
     def spec(self, *logical: str | None) -> PartitionSpec:
@@ -58,6 +59,8 @@ def parameter_shardings(tree: Any, mesh: Mesh) -> Any:
     def of(leaf: Any) -> Any:
         if not isinstance(leaf, nnx.Variable):
             return replicated(mesh)
+        if not jax.tree.leaves(leaf):  # optax leaves out the parameters that a part is not for
+            return leaf
         logical = tuple(leaf.get_metadata().get("axes", ()))
         value = leaf.get_value()
         shape = np.shape(value) if not hasattr(value, "shape") else value.shape

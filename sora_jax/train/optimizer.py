@@ -1,7 +1,8 @@
-"""AdamW with warm-up, cosine decay and clipping (optax)."""
+"""AdamW or Muon with warm-up, cosine decay and clipping (optax)."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import optax
@@ -9,12 +10,22 @@ from flax import nnx
 
 from sora_jax.config import ConfigError
 
+MUON_MOMENTUM = 0.95
+MUON_UPDATE_RMS = 0.2  # what AdamW's updates come to (arXiv:2502.16982, 2.2)
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW (arXiv:1711.05101). The rate warms up linearly, then falls along a cosine to
-    `final_rate` x peak at the run's last step."""
+    """AdamW (arXiv:1711.05101), or Muon (arXiv:2502.16982), which takes orthogonalised steps in the
+    matrices between hidden layers and leaves the rest to Adam. Muon's steps are scaled to the size
+    of AdamW's, so rates carry over; it learns more a step, at a cost that does not grow with the
+    batch.
 
+    The rate warms up linearly, then falls along a cosine to `final_rate` x peak at the run's last
+    step.
+    """
+
+    method: Literal["adamw", "muon"] = "adamw"
     peak_rate: float = 1e-4
     warmup_steps: int = 1_000
     final_rate: float = 0.1
@@ -43,27 +54,63 @@ def rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Clip by global norm, then AdamW; only matrices decay, not biases and norm scales."""
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(
-            rate_schedule(config, steps),
+    """Clip by global norm, then AdamW or Muon; only matrices decay, not biases and norm scales."""
+    rate = rate_schedule(config, steps)
+    if config.method == "muon":
+        update = optax.contrib.muon(
+            rate,
+            beta=MUON_MOMENTUM,
+            consistent_rms=MUON_UPDATE_RMS,
+            weight_decay=config.weight_decay,
+            adam_b1=config.beta1,
+            adam_b2=config.beta2,
+            adam_weight_decay=config.weight_decay,
+            weight_decay_mask=decaying,
+            muon_weight_dimension_numbers=hidden_matrices,
+        )
+    else:
+        update = optax.adamw(
+            rate,
             b1=config.beta1,
             b2=config.beta2,
             weight_decay=config.weight_decay,
             mask=decaying,
-        ),
-    )
+        )
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
 
 
 def decaying(model: Any) -> Any:
-    """A tree like `model`, true at matrices. The names of a parameter's axes tell a matrix, not its
-    rank: in a stack every bias has one axis more."""
+    """A tree like `model`, true at matrices."""
+    return _of_parameters(model, _is_matrix)
+
+
+def hidden_matrices(model: Any) -> Any:
+    """A tree like `model`, with the input and output axis where both sides of a matrix are hidden
+    layers, and None elsewhere: at vectors, convolutions, and what meets patches or token ids."""
+
+    def axes(name: str, variable: nnx.Variable) -> optax.contrib.MuonDimensionNumbers | None:
+        names = variable.get_metadata()["axes"]
+        outside = {"features", "vocabulary"} & set(names)
+        if len(names) != 2 or outside or not _is_matrix(name, variable):
+            return None
+        rank = variable.get_value().ndim
+        return optax.contrib.MuonDimensionNumbers(rank - 2, rank - 1)
+
+    return _of_parameters(model, axes)
+
+
+def _is_matrix(name: str, variable: nnx.Variable) -> bool:
+    """The names of a parameter's axes tell a matrix, not its rank: in a stack every bias has one
+    axis more."""
+    return len(variable.get_metadata()["axes"]) > 1 and not name.endswith("bias")
+
+
+def _of_parameters(model: Any, function: Callable[[str, nnx.Variable], Any]) -> Any:
+    """A tree like `model` with a function of each parameter's last name and itself."""
 
     def of(path: tuple[Any, ...], variable: nnx.Variable) -> Any:
-        is_bias = str(getattr(path[-1], "name", "")).endswith("bias")
-        decays = len(variable.get_metadata()["axes"]) > 1 and not is_bias
-        return jax.tree.map(lambda _: decays, variable)
+        value = function(str(getattr(path[-1], "name", "")), variable)
+        return jax.tree.map(lambda _: value, variable)
 
     return jax.tree_util.tree_map_with_path(
         of, model, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable)

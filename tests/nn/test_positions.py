@@ -1,11 +1,12 @@
-"""Rotary positions: relative, continuous, shared out among time, y and x."""
+"""Rotary positions: relative, continuous, shared out among time, y and x; and places."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from sora_jax.nn.positions import axis_pairs, rotary_angles, rotate
+from sora_jax.nn.positions import PlaceEmbedding, axis_pairs, rotary_angles, rotate
 
 
 @pytest.mark.parametrize(
@@ -49,3 +50,15 @@ def test_rotation_keeps_lengths_and_origin() -> None:
     np.testing.assert_allclose(
         jnp.linalg.norm(turned, axis=-1), jnp.linalg.norm(x, axis=-1), rtol=1e-5
     )
+
+
+def test_a_place_is_told_by_y_and_x_each_on_its_own() -> None:
+    embed = PlaceEmbedding(64, rngs=nnx.Rngs(0))
+    places = jnp.array(
+        [[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [-1.0, 0.0], [0.0, 100.0], [0.0, 101.0]]
+    )
+    vectors = np.asarray(embed(places[None])[0])
+    gaps = np.linalg.norm(vectors[:, None] - vectors[None], axis=-1)
+    assert gaps[~np.eye(len(places), dtype=bool)].min() > 0.1 * np.linalg.norm(vectors[0])
+    shuffled = embed(places[None, ::-1])[0]
+    np.testing.assert_allclose(shuffled, vectors[::-1], rtol=1e-5, atol=1e-6)

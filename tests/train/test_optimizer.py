@@ -1,4 +1,6 @@
-"""AdamW as configured: what decays, how the rate runs, how far a gradient may go."""
+"""AdamW and Muon as configured: what decays, how the rate runs, how far a gradient may go."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,13 @@ from flax import nnx
 from sora_jax.checkpoints import named
 from sora_jax.config import ConfigError
 from sora_jax.models.vae import VAE
-from sora_jax.train.optimizer import OptimizerConfig, decaying, make_optimizer, rate_schedule
+from sora_jax.train.optimizer import (
+    OptimizerConfig,
+    decaying,
+    hidden_matrices,
+    make_optimizer,
+    rate_schedule,
+)
 from tests.tiny import VAE as VAE_CONFIG
 from tests.tiny import make_generator, randomised
 
@@ -62,6 +70,33 @@ def test_gradients_are_clipped_by_their_global_norm() -> None:
 
     np.testing.assert_allclose(first_moment(100.0), 0.1 * jnp.array([0.6, 0.8, 0]), rtol=1e-5)
     np.testing.assert_allclose(first_moment(0.1), 0.1 * jnp.array([0.3, 0.4, 0]), rtol=1e-5)
+
+
+def test_muon_is_for_the_matrices_between_hidden_layers() -> None:
+    model = jax.eval_shape(lambda: make_generator(nnx.Rngs(0)))
+    chosen = {name.rsplit(".", 2)[0] for name in named(hidden_matrices(model))}
+    assert {"dit.blocks.mlp.up.kernel", "dit.modulation.kernel", "text.blocks.qkv.kernel"} <= chosen
+    kernels = {name for name in named(model) if name.endswith("kernel")}
+    assert kernels - chosen == {"dit.embed.kernel", "dit.out.kernel", "dit.place.linear.kernel"}
+    assert chosen <= kernels
+
+
+def test_muon_steps_are_orthogonal_and_of_the_size_of_adams() -> None:
+    model = randomised(make_generator)
+    config = dataclasses.replace(CONFIG, method="muon", weight_decay=0.0)
+    optimizer = make_optimizer(config, 100)
+    update = jax.jit(optimizer.update)
+    gradient = jax.tree.map(lambda leaf: jnp.sin(1e4 * leaf), model)
+    _, state = update(gradient, jax.jit(optimizer.init)(model), model)  # the first rate is 0
+    moves = named(update(gradient, state, model)[0])
+    rate = float(rate_schedule(config, 100)(1))
+    for name in ("dit.blocks.mlp.up.kernel", "dit.blocks.attention.query.kernel"):
+        for matrix in np.asarray(moves[name], np.float64):  # of each block
+            singular = np.linalg.svd(matrix, compute_uv=False)
+            assert singular.min() > 0.4 * singular.max(), name
+            assert np.sqrt(np.mean(matrix**2)) == pytest.approx(0.2 * rate, rel=0.25)
+    for name in ("dit.out.kernel", "dit.blocks.mlp.up.bias"):  # Nesterov's Adam
+        np.testing.assert_allclose(np.abs(moves[name]), rate, rtol=0.2)
 
 
 @pytest.mark.parametrize(

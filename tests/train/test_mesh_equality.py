@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 from jax.sharding import Mesh
 
+from sora_jax.checkpoints import named
 from sora_jax.diffusion.loss import DiffusionConfig
 from sora_jax.diffusion.times import TimesConfig
 from sora_jax.models import vae
@@ -102,3 +103,20 @@ def test_moments_and_average_are_laid_out_as_the_parameters(
     for tree in (state.ema, adam.mu, adam.nu):
         assert [leaf.sharding for leaf in jax.tree.leaves(tree)] == wanted
     assert wanted == jax.tree.leaves(parameter_shardings(state.model, mesh))
+
+
+def test_momentum_of_muon_is_laid_out_as_the_matrices_it_is_for() -> None:
+    mesh = make_mesh(MeshConfig(1, 2, 2, 2))
+    optimizer = make_optimizer(OptimizerConfig(method="muon"), STEPS)
+    state = init_state(make_generator, optimizer, jax.random.key(0), mesh)
+    wanted = {name: array.sharding for name, array in named(state.model).items()}
+    [muon] = [
+        part
+        for part in jax.tree.leaves(
+            state.opt_state, is_leaf=lambda part: isinstance(part, optax.contrib.MuonState)
+        )
+        if isinstance(part, optax.contrib.MuonState)
+    ]
+    momentum = {name: array.sharding for name, array in named(muon.mu).items()}
+    assert momentum == {name: wanted[name] for name in momentum}
+    assert sum(not sharding.is_fully_replicated for sharding in momentum.values()) > 10

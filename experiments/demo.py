@@ -2,9 +2,10 @@
 
 Run: make demo
 Expect: about 18 minutes and 1.4 GiB on 2 cores of an AMD EPYC (Zen 4), projected from the time of a
-step. Measured on 2026-11-23 with the settings of commit f8fc340: of unseen captions' objects colour
-.78, shape .33, direction .38, count .83. The autoencoder with these settings: 26.2 dB, 6.1 dB above
-bilinear. The world is narrowed to one size of shapes, without which less is learned in the time.
+step; no whole run has been made. The last one, on 2026-11-23 with AdamW for 4,800 steps and without
+embedded places, scored colour .78, shape .33, direction .38, count .83 of unseen captions' objects.
+The autoencoder alone, trained as here: 26.2 dB, 6.1 dB above bilinear, 2026-11-23.
+The world is narrowed to one size of shapes, without which less is learned in the time.
 """
 
 from sora_jax.data.buckets import Bucket, DataConfig, ShapeClass

@@ -8,6 +8,7 @@ import dataclasses
 
 from experiments import demo
 from sora_jax.data.buckets import Bucket, DataConfig, ShapeClass
+from sora_jax.diffusion.times import TimesConfig
 from sora_jax.experiment import Experiment, VAEStage
 from sora_jax.models.vae import VAEConfig
 
@@ -16,6 +17,8 @@ SIZES = ((48, 80), (64, 64), (80, 48))
 
 def experiment() -> Experiment:
     base = demo.experiment()
+    # At 320 tokens the demo's base of 4 would shift times by 9; this one does by 4.5.
+    diffusion = dataclasses.replace(base.dit_stage.diffusion, times=TimesConfig(base_tokens=16))
     return dataclasses.replace(
         base,
         name="demo_media",
@@ -30,6 +33,7 @@ def experiment() -> Experiment:
             vocabulary_size=256,
             caption_dropout=0.1,
         ),
+        dit_stage=dataclasses.replace(base.dit_stage, diffusion=diffusion),
         vae=VAEConfig(channels=8, widths=(48, 96), folds=((1, 4), (4, 1)), blocks=1),
         vae_stage=VAEStage(
             training=base.vae_stage.training, loss=base.vae_stage.loss, pixel_frames=36

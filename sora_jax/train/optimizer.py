@@ -17,9 +17,8 @@ MUON_UPDATE_RMS = 0.2  # what AdamW's updates come to (arXiv:2502.16982, 2.2)
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW (arXiv:1711.05101), or Muon (arXiv:2502.16982), which takes orthogonalised steps in the
-    matrices between hidden layers and leaves the rest to Adam. Muon's steps are scaled to the size
-    of AdamW's, so rates carry over; it learns more a step, at a cost that does not grow with the
-    batch.
+    matrices between hidden layers and leaves the rest to Nesterov's Adam. Muon's steps are scaled
+    to the size of AdamW's; their extra cost does not grow with the batch.
 
     The rate warms up linearly, then falls along a cosine to `final_rate` x peak at the run's last
     step.

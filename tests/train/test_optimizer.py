@@ -95,8 +95,10 @@ def test_muon_steps_are_orthogonal_and_of_the_size_of_adams() -> None:
             singular = np.linalg.svd(matrix, compute_uv=False)
             assert singular.min() > 0.4 * singular.max(), name
             assert np.sqrt(np.mean(matrix**2)) == pytest.approx(0.2 * rate, rel=0.25)
-    for name in ("dit.out.kernel", "dit.blocks.mlp.up.bias"):  # Nesterov's Adam
-        np.testing.assert_allclose(np.abs(moves[name]), rate, rtol=0.2)
+    # Second step of Nesterov's Adam under an unchanging gradient.
+    ahead = 0.9 * (1 - 0.9**2) / (1 - 0.9**3) + 0.1 / (1 - 0.9**2)
+    for name in ("dit.out.kernel", "dit.blocks.mlp.up.bias"):
+        np.testing.assert_allclose(np.abs(moves[name]), ahead * rate, rtol=1e-3)
 
 
 @pytest.mark.parametrize(

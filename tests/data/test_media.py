@@ -27,6 +27,16 @@ def test_small_clips_come_back_exactly(frames: int, media_format: str) -> None:
     stored = record(video)
     assert stored.media_format == media_format
     assert np.array_equal(decode_record(stored), video)
+    assert record(np.asfortranarray(video)).media == stored.media
+
+
+def test_threads_never_meet_in_numpy_s_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise SystemError("AST constructor recursion depth mismatch")
+
+    stored = record(np.zeros((9, 24, 40, 3), np.uint8))
+    monkeypatch.setattr("ast.literal_eval", fails)
+    assert decode_record(stored).shape == (9, 24, 40, 3)
 
 
 def test_large_clips_come_back_above_40_db() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from sora_jax.config import ConfigError
 from sora_jax.diffusion.conditioning import layout_of, noise_field
-from sora_jax.models.text import TextConfig, TextEncoder, relative_buckets
+from sora_jax.models.text import TextConfig, TextEncoder, nearness, relative_buckets
 from sora_jax.types import Text
 from tests.tiny import TEXT, VOCABULARY, latent_batch, make_generator, randomised
 
@@ -50,6 +50,20 @@ def test_distances_have_signs_and_grow_coarse() -> None:
     assert buckets[0, 299] == buckets[0, 200] == 31  # all beyond 128 are one
     assert buckets[299, 0] == 15
     np.testing.assert_array_equal(np.diag(buckets), 0)
+
+
+def test_fresh_heads_look_near_and_to_one_side() -> None:
+    bias = np.asarray(nearness(4))[np.asarray(relative_buckets(40))]  # query, key, head
+    weights = np.exp(bias) / np.exp(bias).sum(1, keepdims=True)
+    query = 20
+    ahead, behind = weights[query, 21:].sum(0), weights[query, :20].sum(0)
+    np.testing.assert_array_less(behind[[0, 2]], 0.1 * ahead[[0, 2]])
+    np.testing.assert_array_less(ahead[[1, 3]], 0.1 * behind[[1, 3]])
+    for head in range(4):
+        step = 1 if head % 2 == 0 else -1
+        seen = weights[query, query + step * np.arange(8), head]
+        assert (np.diff(seen) < 0).all()
+    assert weights[query, query, 0] > weights[query, query, 2]  # slopes fall
 
 
 def test_precomputed_embeddings_go_through_the_same_call() -> None:

@@ -26,6 +26,12 @@ from sora_jax.world.scene import WorldConfig
 SIZES = ((32, 32), (24, 40), (40, 24))
 
 
+def training(steps: int, *, warmup_steps: int, final_rate: float, ema_decay: float) -> TrainConfig:
+    """A run of Muon that saves half-way and at its end."""
+    optimizer = OptimizerConfig("muon", 1e-2, warmup_steps, final_rate)
+    return TrainConfig(steps, optimizer, ema_decay, save_every=steps // 2, evaluate_every=steps)
+
+
 def experiment() -> Experiment:
     return Experiment(
         name="demo",
@@ -47,16 +53,12 @@ def experiment() -> Experiment:
             motions=("constant",),
             styles=("dense",),
         ),
-        vae=VAEConfig(channels=4, widths=(32, 64), folds=((1, 4), (4, 1)), blocks=1),
+        vae=VAEConfig(
+            channels=4, widths=(32, 64), folds=((1, 4), (4, 1)), blocks=1, convolution="matmul"
+        ),
         vae_stage=VAEStage(
-            training=TrainConfig(
-                steps=1_300,
-                optimizer=OptimizerConfig(peak_rate=4e-3, warmup_steps=50, final_rate=0.05),
-                ema_decay=0.99,
-                save_every=650,
-                evaluate_every=1_300,
-            ),
-            loss=VAELossConfig(kl=1e-5),
+            training=training(1_200, warmup_steps=50, final_rate=0.05, ema_decay=0.99),
+            loss=VAELossConfig(kl=1e-3),
             pixel_frames=72,
             buckets=("5x32x32", "9x32x32"),
         ),
@@ -65,20 +67,13 @@ def experiment() -> Experiment:
             depth=4, width=128, heads=4, patch=2, rope_theta=100.0, place_units=2.5, unroll=True
         ),
         dit_stage=DiTStage(
-            training=TrainConfig(
-                steps=3_800,
-                optimizer=OptimizerConfig(
-                    method="muon", peak_rate=1e-2, warmup_steps=100, final_rate=0.02
-                ),
-                ema_decay=0.998,
-                save_every=1_900,
-                evaluate_every=3_800,
-            ),
+            training=training(6_500, warmup_steps=100, final_rate=0.02, ema_decay=0.998),
             diffusion=DiffusionConfig(
                 times=TimesConfig(base_tokens=4),
                 conditioning=ConditioningConfig(first_frame=0.15, prefix=0.1),
             ),
+            encode_once=True,
         ),
-        sampling=SamplingConfig(steps=40, guidance=1.0, rows=32),
+        sampling=SamplingConfig(steps=40, guidance=2.0, rows=32),
         evaluation=EvaluationConfig(),
     )

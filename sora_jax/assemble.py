@@ -12,10 +12,11 @@ from jax.sharding import Mesh
 from sora_jax import config as configs
 from sora_jax.data.pipeline import Batches, Steps, rows_from_sharding
 from sora_jax.data.sources import ClipSet
+from sora_jax.encoded import encoded_set
 from sora_jax.eval.previews import Preview, reconstruction_preview, sample_preview
 from sora_jax.experiment import Experiment
 from sora_jax.models.generator import Generator
-from sora_jax.models.latents import encode_batch
+from sora_jax.models.latents import encode_batch, lay_out
 from sora_jax.networks import load_vae, make_generator, make_vae, sampler_of
 from sora_jax.sample.generate import Request, Sampler
 from sora_jax.sharding.mesh import make_mesh
@@ -26,7 +27,7 @@ from sora_jax.train.optimizer import make_optimizer
 from sora_jax.train.state import abstract_state, init_state
 from sora_jax.train.step import LossFunction, train_step
 from sora_jax.train.vae_losses import vae_loss
-from sora_jax.types import LatentBatch, VideoBatch
+from sora_jax.types import EncodedBatch, VideoBatch
 
 SHOWN_ROWS = 4  # of the previews
 SEARCHED_STEPS = 100  # of the schedule, which gives every bucket its share in so many
@@ -51,7 +52,8 @@ def vae_run(experiment: Experiment, clips: ClipSet, directory: Path) -> Run:
 
     def prepare(item: tuple[int, VideoBatch]) -> Prepared:
         batch = to_devices(item[1], mesh)
-        return Prepared(batch, batch.video.shape[0] * experiment.tokens(_bucket(experiment, item)))
+        tokens = experiment.tokens(experiment.data.buckets[item[0]])
+        return Prepared(batch, batch.video.shape[0] * tokens)
 
     return _run(
         "vae",
@@ -71,27 +73,33 @@ def dit_run(experiment: Experiment, clips: ClipSet, directory: Path) -> Run:
     """The transformer's training run, on the latents of the run's trained autoencoder."""
     mesh = make_mesh(experiment.mesh)
     vae, statistics, _ = load_vae(experiment, directory, mesh)
-    classes = experiment.classes()
-    steps = Steps(
+    stage, patch = experiment.dit_stage, experiment.dit.patch
+    make_steps = functools.partial(
+        Steps,
         clips,
         experiment.data,
-        [shape_class.rows for shape_class in classes],
+        [shape_class.rows for shape_class in experiment.classes()],
         experiment.seed,
         rows_from_sharding(rows_sharding(mesh)),
         clips.filled_buckets(experiment.data),
     )
-    encode = jax.jit(
-        functools.partial(encode_batch, patch=experiment.dit.patch), static_argnames="tokens"
-    )
+    pixels = make_steps()
+    steps = pixels
+    if stage.encode_once:
+        latents = encoded_set(experiment, clips, directory, mesh, vae, statistics)
+        steps = make_steps(latents=latents)
+    encode = jax.jit(functools.partial(encode_batch, patch=patch))
+    place = jax.jit(lay_out, static_argnames=("grid", "temporal", "tokens"))
 
-    def prepare(item: tuple[int, VideoBatch]) -> Prepared:
-        batch: LatentBatch = encode(
-            vae, statistics, to_devices(item[1], mesh), tokens=classes[item[0]].tokens
-        )
-        rows = batch.latents.shape[0]
-        return Prepared(batch, rows * experiment.tokens(_bucket(experiment, item)))
+    def prepare(item: tuple[int, VideoBatch | EncodedBatch]) -> Prepared:
+        batch = to_devices(item[1], mesh)
+        encoded = encode(vae, statistics, batch) if isinstance(batch, VideoBatch) else batch
+        bucket = experiment.data.buckets[item[0]]
+        tokens = experiment.classes()[item[0]].tokens
+        laid = place(encoded, experiment.grid(bucket), experiment.vae.temporal, tokens)
+        return Prepared(laid, laid.latents.shape[0] * experiment.tokens(bucket))
 
-    shown = _shown(steps)
+    shown = _shown(pixels)
     frames, height, width = shown.video.shape[1:4]
     requests = [
         Request(clips.tokenizer.decode(ids), frames, height, width, float(fps), seed)
@@ -101,7 +109,6 @@ def dit_run(experiment: Experiment, clips: ClipSet, directory: Path) -> Run:
     def preview_sampler(generator: Generator) -> Sampler:
         return sampler_of(experiment, generator, vae, statistics, clips.tokenizer, mesh)
 
-    stage = experiment.dit_stage
     return _run(
         "dit",
         experiment,
@@ -121,10 +128,6 @@ def _shown(steps: Steps) -> VideoBatch:
     batches = (steps[k][1] for k in range(SEARCHED_STEPS))
     batch = next((batch for batch in batches if batch.video.shape[1] > 1), steps[0][1])
     return jax.tree.map(lambda array: array[:SHOWN_ROWS], batch)
-
-
-def _bucket(experiment: Experiment, item: tuple[int, VideoBatch]) -> Any:
-    return experiment.data.buckets[item[0]]
 
 
 def _run(
@@ -169,7 +172,7 @@ def _run(
     )
 
 
-def to_devices(batch: VideoBatch, mesh: Mesh) -> VideoBatch:
+def to_devices(batch: Any, mesh: Mesh) -> Any:
     """This process's rows of a batch as global arrays, rows split over the mesh."""
     sharding = rows_sharding(mesh)
     return jax.tree.map(

@@ -32,10 +32,15 @@ class VAEStage:
 
 @dataclasses.dataclass(frozen=True)
 class DiTStage:
-    """How the transformer and the text encoder are trained, on the frozen autoencoder's latents."""
+    """How the transformer and the text encoder are trained, on the frozen autoencoder's latents.
+
+    `encode_once` makes the latents of the whole set before the first step, and not those of every
+    batch as it comes: for sets that are small and read many times.
+    """
 
     training: TrainConfig
     diffusion: DiffusionConfig = DiffusionConfig()
+    encode_once: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,9 +92,17 @@ class Experiment:
 
     def trained(self) -> "Experiment":
         """This experiment with the parts that do not decide what is learned at their defaults: a
-        run may go on over another mesh, and be sampled and scored in other ways."""
-        return dataclasses.replace(
-            self, mesh=MeshConfig(), sampling=SamplingConfig(), evaluation=EvaluationConfig()
+        run may go on over another mesh, computed in another way to the same numbers, and be sampled
+        and scored in other ways."""
+        change = dataclasses.replace
+        return change(
+            self,
+            mesh=MeshConfig(),
+            sampling=SamplingConfig(),
+            evaluation=EvaluationConfig(),
+            vae=change(self.vae, convolution="direct"),
+            dit=change(self.dit, unroll=False),
+            dit_stage=change(self.dit_stage, encode_once=False),
         )
 
     def grid(self, bucket: Bucket) -> Grid:

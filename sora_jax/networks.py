@@ -5,6 +5,7 @@ A run directory holds
     config.json       the resolved experiment        tokenizer.model   of the set trained on
     vae/ dit/         checkpoints, metrics.jsonl, tensorboard of each stage
     vae/latents.json  mean and deviation of the latent channels
+    dit/latents       the latents of the whole set, if they are made once (encoded.py)
 """
 
 import dataclasses

@@ -27,6 +27,17 @@ class VideoBatch:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class EncodedBatch:
+    """Clips of one bucket after the autoencoder: as many tokens as they have, nothing padded."""
+
+    latents: Float[Array, "b n c"]  # normalised latent patches
+    text: Int[Array, "b l"]
+    fps: Float[Array, " b"]
+    example_id: Int[Array, " b"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Layout:
     """What each token of a row is: where and when it stands, whose it is, how noisy it is.
 
@@ -53,8 +64,8 @@ class Text:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LatentBatch:
-    """Clips after the autoencoder: the batch that the diffusion step trains on, padded to a shape
-    class, so that the compiled step depends on the class alone."""
+    """Encoded clips with all that their tokens say: the batch that the diffusion step trains on,
+    padded to a shape class, so that the compiled step depends on the class alone."""
 
     latents: Float[Array, "b n c"]  # normalised latent patches, 0 at padding
     coordinates: Float[Array, "b n 3"]  # seconds, y and x in patches from the centre

@@ -12,7 +12,7 @@ import pytest
 from sora_jax.checkpoints import named
 from sora_jax.config import ConfigError, load_experiment, override, to_text
 from sora_jax.experiment import Experiment
-from sora_jax.models.latents import LatentStatistics, encode_batch
+from sora_jax.models.latents import LatentStatistics, encode_batch, lay_out
 from sora_jax.networks import make_generator, make_vae
 from sora_jax.sharding.mesh import MeshConfig, make_mesh
 from sora_jax.train.diffusion_loss import diffusion_loss
@@ -124,7 +124,9 @@ def encode(experiment: Experiment, index: int, vae: Any, batch: VideoBatch) -> A
     channels = experiment.vae.channels
     statistics = LatentStatistics(jnp.zeros(channels), jnp.ones(channels))
     tokens = experiment.classes()[index].tokens
-    return encode_batch(vae, statistics, batch, patch=experiment.dit.patch, tokens=tokens)
+    grid = experiment.grid(experiment.data.buckets[index])
+    encoded = encode_batch(vae, statistics, batch, experiment.dit.patch)
+    return lay_out(encoded, grid, experiment.vae.temporal, tokens)
 
 
 def abstract(experiment: Experiment, stage: str, sizes: tuple[int, ...] = (1, 1, 1, 1)) -> Any:

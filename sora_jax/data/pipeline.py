@@ -22,11 +22,10 @@ import numpy as np
 from grain.experimental import index_shuffle
 
 from sora_jax.data.buckets import DataConfig
-from sora_jax.data.media import decode_record
 from sora_jax.data.schema import DataError, Record
 from sora_jax.data.sources import ClipSet
 from sora_jax.errors import ConfigError
-from sora_jax.types import VideoBatch
+from sora_jax.types import EncodedBatch, VideoBatch
 
 BLOCK_STEPS = 100  # in every block of so many steps each bucket has exactly its share
 THREADS = 2  # PyAV, zlib and ArrayRecord work outside the interpreter lock
@@ -98,6 +97,7 @@ class Steps:
         seed: int,
         rows_of: Rows = all_rows,
         buckets: Sequence[int] | None = None,
+        latents: Mapping[int, np.ndarray] | None = None,
     ) -> None:
         """Checks everything that later reads rely on; reads no record.
 
@@ -108,6 +108,8 @@ class Steps:
             seed: of schedule, shuffling and caption dropout.
             rows_of: global rows -> the half-open range of them that this process supplies.
             buckets: indices into `config.buckets` to draw from; all of them by default.
+            latents: of every record of each bucket, [records, n, c]; then batches hold these and
+                no video is decoded.
 
         Raises:
             DataError: the set has no record for one of the buckets.
@@ -117,6 +119,7 @@ class Steps:
             raise ConfigError(f"{len(rows)} row counts for {len(config.buckets)} buckets")
         self.clips, self.config, self.rows, self.seed = clips, config, tuple(rows), seed
         self.buckets = tuple(range(len(config.buckets)) if buckets is None else buckets)
+        self._latents = latents
         chosen = [config.buckets[bucket] for bucket in self.buckets]
         self._spans = {bucket: rows_of(self.rows[bucket]) for bucket in self.buckets}
         self._sources = {bucket: clips.source(config.buckets[bucket]) for bucket in self.buckets}
@@ -145,8 +148,9 @@ class Steps:
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
-    def __getitem__(self, step: int) -> tuple[int, VideoBatch]:
-        """Returns (index into `config.buckets`, batch of NumPy arrays with this host's rows).
+    def __getitem__(self, step: int) -> tuple[int, Any]:
+        """Returns (index into `config.buckets`, batch of NumPy arrays with this host's rows): a
+        VideoBatch, or an EncodedBatch of the latents given.
 
         Raises:
             DataError: a record cannot be read or decoded; names the clip and the shard.
@@ -157,20 +161,21 @@ class Steps:
         first = number * self.rows[bucket]
         low, high = self._spans[bucket]
         positions = range(first + low, first + high)
-        video = np.empty((len(positions), size.frames, size.height, size.width, 3), np.uint8)
         fps = np.empty(len(positions), np.float32)
-        captions = []
+        captions: list[str] = []
+        contents: list[Any] = []
         for row, position in enumerate(positions):
-            record, video[row] = self._read(bucket, position)
+            record, content = self._read(bucket, position)
+            contents.append(content)
             fps[row] = record.fps
             captions.append("" if self._drops_caption(size.name, position) else record.caption)
         arrays: dict[str, Any] = {
-            "video": video,
+            "video" if self._latents is None else "latents": np.stack(contents),
             "text": self.clips.tokenizer.encode(captions, self.config.text_length),
             "fps": fps,
             "example_id": (np.asarray(positions, np.int64) % 2**31).astype(np.int32),
         }
-        return bucket, VideoBatch(**arrays)
+        return bucket, (VideoBatch if self._latents is None else EncodedBatch)(**arrays)
 
     def _read(self, bucket: int, position: int) -> tuple[Record, np.ndarray]:
         """The clip at a position of a bucket's stream; each record comes once in an epoch."""
@@ -178,13 +183,9 @@ class Steps:
         epoch, offset = divmod(position, len(source))
         seed = hash_seed("shuffle", self.seed, self.config.buckets[bucket].name, epoch)
         index = shuffled(offset, len(source), seed)
-        record = source[index]
-        try:
-            return record, decode_record(record)
-        except ValueError as error:
-            raise DataError(
-                f"clip {record.clip_id} in {source.shard_of(index)}: {error}"
-            ) from error
+        if self._latents is not None:
+            return source[index], self._latents[bucket][index]
+        return source.clip(index)
 
     def _drops_caption(self, bucket: str, position: int) -> bool:
         """By position in the stream, so that it is the same on any number of hosts."""
@@ -192,14 +193,14 @@ class Steps:
         return draw < self.config.caption_dropout * 2**32
 
 
-class Batches(Iterator[tuple[int, VideoBatch]]):
+class Batches(Iterator[tuple[int, Any]]):
     """Endless iterator over `Steps`, read ahead by threads. Its state is the step."""
 
     def __init__(self, steps: Steps, start_step: int = 0) -> None:
         self._steps, self._next = steps, start_step
         self._iterator: grain.DatasetIterator | None = None
 
-    def __next__(self) -> tuple[int, VideoBatch]:
+    def __next__(self) -> tuple[int, Any]:
         if self._iterator is None:
             # An element is a whole batch: Grain's default of 500 read ahead would fill the memory.
             options = grain.ReadOptions(

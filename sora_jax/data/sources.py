@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from array_record.python import array_record_module
+from jaxtyping import UInt8
 
 from sora_jax.data.buckets import Bucket, DataConfig
+from sora_jax.data.media import decode_record
 from sora_jax.data.schema import DataError, FileEntry, Manifest, Record
 from sora_jax.data.tokenizer import Tokenizer
 
@@ -53,6 +56,18 @@ class ShardSource:
             raise DataError(
                 f"{self.shard_of(index)}: record {offset} cannot be read: {error}"
             ) from error
+
+    def clip(self, index: int) -> tuple[Record, UInt8[np.ndarray, "t h w 3"]]:
+        """A record and its pixels.
+
+        Raises:
+            DataError: it cannot be read or decoded; names the clip and the shard.
+        """
+        record = self[index]
+        try:
+            return record, decode_record(record)
+        except ValueError as error:
+            raise DataError(f"clip {record.clip_id} in {self.shard_of(index)}: {error}") from error
 
     def _reader(self, shard: int) -> Any:
         with self._lock:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from sora_jax.models.patches import Grid, coordinates, patchify, token_frames, unpatchify
 from sora_jax.models.vae import VAE, to_uint8, to_unit
-from sora_jax.types import LatentBatch, VideoBatch
+from sora_jax.types import EncodedBatch, LatentBatch, VideoBatch
 
 
 @jax.tree_util.register_dataclass
@@ -53,22 +53,27 @@ def token_coordinates(grid: Grid, temporal: int, fps: Float[Array, " b"]) -> Flo
 
 
 def encode_batch(
-    vae: VAE, statistics: LatentStatistics, batch: VideoBatch, *, patch: int, tokens: int
-) -> LatentBatch:
-    """A batch of one bucket as tokens, padded to the `tokens` a row of its shape class has."""
-    b, t, h, w, _ = batch.video.shape
-    grid = grid_of(vae, t, h, w, patch)
-    padding = tokens - grid.tokens
+    vae: VAE, statistics: LatentStatistics, batch: VideoBatch, patch: int
+) -> EncodedBatch:
+    """A batch of one bucket after the autoencoder."""
+    latents = encode_tokens(vae, statistics, batch.video, patch)
+    return EncodedBatch(latents, batch.text, batch.fps, batch.example_id)
+
+
+def lay_out(batch: EncodedBatch, grid: Grid, temporal: int, tokens: int) -> LatentBatch:
+    """Encoded clips of `grid` with their coordinates, segments and frames, padded to the `tokens` a
+    row of their shape class has. `temporal`: pixel frames per latent frame."""
+    b = batch.latents.shape[0]
 
     def pad(x: Array) -> Array:
-        return jnp.pad(x, ((0, 0), (0, padding), *((0, 0),) * (x.ndim - 2)))
+        return jnp.pad(x, ((0, 0), (0, tokens - grid.tokens), *((0, 0),) * (x.ndim - 2)))
 
     def rows(x: np.ndarray) -> Array:
         return jnp.broadcast_to(jnp.asarray(x), (b, *x.shape))
 
     return LatentBatch(
-        latents=pad(encode_tokens(vae, statistics, batch.video, patch)),
-        coordinates=pad(token_coordinates(grid, vae.config.temporal, batch.fps)),
+        latents=pad(batch.latents),
+        coordinates=pad(token_coordinates(grid, temporal, batch.fps)),
         segments=pad(rows(np.ones(grid.tokens, np.int32))),
         frames=pad(rows(token_frames(grid))),
         text=batch.text,

@@ -17,8 +17,8 @@ MUON_UPDATE_RMS = 0.2  # what AdamW's updates come to (arXiv:2502.16982, 2.2)
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW (arXiv:1711.05101), or Muon (arXiv:2502.16982), which takes orthogonalised steps in the
-    matrices between hidden layers and leaves the rest to Nesterov's Adam. Muon's steps are scaled
-    to the size of AdamW's; their extra cost does not grow with the batch.
+    matrices between hidden layers, convolutions among them, and leaves the rest to Nesterov's Adam.
+    Muon's steps are scaled to the size of AdamW's; their extra cost does not grow with the batch.
 
     The rate warms up linearly, then falls along a cosine to `final_rate` x peak at the run's last
     step.
@@ -84,16 +84,18 @@ def decaying(model: Any) -> Any:
 
 
 def hidden_matrices(model: Any) -> Any:
-    """A tree like `model`, with the input and output axis where both sides of a matrix are hidden
-    layers, and None elsewhere: at vectors, convolutions, and what meets patches or token ids."""
+    """A tree like `model`, with the input and output axes of every matrix, and None at vectors and
+    at what meets `features` of tokens or the `vocabulary`. A convolution is the matrix from all
+    cells under its kernel."""
 
     def axes(name: str, variable: nnx.Variable) -> optax.contrib.MuonDimensionNumbers | None:
         names = variable.get_metadata()["axes"]
         outside = {"features", "vocabulary"} & set(names)
-        if len(names) != 2 or outside or not _is_matrix(name, variable):
+        if outside or not _is_matrix(name, variable):
             return None
         rank = variable.get_value().ndim
-        return optax.contrib.MuonDimensionNumbers(rank - 2, rank - 1)
+        inputs = tuple(range(rank - len(names), rank - 1))  # what stands before is a stack's
+        return optax.contrib.MuonDimensionNumbers(inputs, rank - 1)
 
     return _of_parameters(model, axes)
 

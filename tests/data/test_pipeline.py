@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sora_jax.data import media, pipeline
+from sora_jax.data import media, sources
 from sora_jax.data.buckets import Bucket
 from sora_jax.data.build import build_set
 from sora_jax.data.pipeline import (
@@ -216,7 +216,7 @@ def test_an_undecodable_clip_is_named_with_its_shard(
     def fails(record: object) -> np.ndarray:
         return media.decode_record(dataclasses.replace(record, media=b"damaged"))
 
-    monkeypatch.setattr(pipeline, "decode_record", fails)
+    monkeypatch.setattr(sources, "decode_record", fails)
     batches = Batches(steps)
     with pytest.raises(DataError, match=r"clip \S+ in \S+array_record-\d+: .* cannot be decoded"):
         next(batches)

@@ -1,5 +1,8 @@
 """The autoencoder is causal to the bit, so whole, streamed and shortened clips agree."""
 
+import dataclasses
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +10,14 @@ import pytest
 from flax import nnx
 
 from sora_jax.config import ConfigError
-from sora_jax.models.vae import VAE, VAEConfig, to_uint8, to_unit
+from sora_jax.models.vae import (
+    VAE,
+    VAEConfig,
+    convolve_by_matmul,
+    convolve_direct,
+    to_uint8,
+    to_unit,
+)
 from tests.tiny import randomised
 
 # 4 frames a latent: folded at once, in two steps, and late.
@@ -157,3 +167,27 @@ def test_pixels_survive_the_change_of_scale() -> None:
 def test_every_stage_needs_a_width_and_a_fold() -> None:
     with pytest.raises(ConfigError, match="2 widths but 1 folds; give one per stage"):
         VAEConfig(widths=(8, 8), folds=((4, 4),))
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_a_convolution_by_matmul_is_the_same(frames: int) -> None:
+    generator = np.random.default_rng(0)
+    x = jnp.asarray(generator.normal(size=(2, 5, 4, 6, 3)), jnp.float32)
+    kernel = jnp.asarray(generator.normal(size=(frames, 3, 3, 3, 7)), jnp.float32)
+
+    def result(convolve: Any) -> tuple[jax.Array, Any]:
+        value, pull = jax.vjp(convolve, x, kernel)
+        return value, pull(jnp.cos(value))
+
+    direct, matmul = result(convolve_direct), result(convolve_by_matmul)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(a).max()), direct, matmul
+    )
+
+
+def test_either_convolution_makes_the_same_autoencoder() -> None:
+    vae = MODELS[FOLDS[2]]
+    changed = dataclasses.replace(vae.config, convolution="matmul")
+    other = nnx.merge(nnx.split(VAE(changed, rngs=nnx.Rngs(0)))[0], nnx.split(vae)[1])
+    video = clip(vae, 2)
+    np.testing.assert_allclose(vae.encode(video)[0], other.encode(video)[0], atol=1e-5)

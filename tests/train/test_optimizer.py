@@ -74,7 +74,7 @@ def test_gradients_are_clipped_by_their_global_norm() -> None:
 
 def test_muon_is_for_the_matrices_between_hidden_layers() -> None:
     model = jax.eval_shape(lambda: make_generator(nnx.Rngs(0)))
-    chosen = {name.rsplit(".", 2)[0] for name in named(hidden_matrices(model))}
+    chosen = {name.split(".kernel")[0] + ".kernel" for name in named(hidden_matrices(model))}
     assert {"dit.blocks.mlp.up.kernel", "dit.modulation.kernel", "text.blocks.qkv.kernel"} <= chosen
     kernels = {name for name in named(model) if name.endswith("kernel")}
     assert kernels - chosen == {"dit.embed.kernel", "dit.out.kernel", "dit.place.linear.kernel"}
@@ -99,6 +99,21 @@ def test_muon_steps_are_orthogonal_and_of_the_size_of_adams() -> None:
     ahead = 0.9 * (1 - 0.9**2) / (1 - 0.9**3) + 0.1 / (1 - 0.9**2)
     for name in ("dit.out.kernel", "dit.blocks.mlp.up.bias"):
         np.testing.assert_allclose(np.abs(moves[name]), ahead * rate, rtol=1e-3)
+
+
+def test_muon_takes_a_convolution_as_the_matrix_from_the_cells_under_its_kernel() -> None:
+    model = randomised(lambda rngs: VAE(VAE_CONFIG, rngs=rngs))
+    optimizer = make_optimizer(dataclasses.replace(CONFIG, method="muon", weight_decay=0.0), 100)
+    update = jax.jit(optimizer.update)
+    gradient = jax.tree.map(lambda leaf: jnp.sin(1e4 * leaf), model)
+    _, state = update(gradient, jax.jit(optimizer.init)(model), model)  # the first rate is 0
+    moves = named(update(gradient, state, model)[0])
+    kernels = [move for name, move in moves.items() if move.ndim == 5]
+    assert len(kernels) == 4
+    for kernel in kernels:
+        matrix = np.asarray(kernel, np.float64).reshape(-1, kernel.shape[-1])
+        singular = np.linalg.svd(matrix, compute_uv=False)
+        assert singular.min() > 0.4 * singular.max()
 
 
 @pytest.mark.parametrize(

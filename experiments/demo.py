@@ -38,7 +38,7 @@ def experiment() -> Experiment:
         data=DataConfig(
             buckets=tuple(
                 Bucket(frames, height, width, weight)
-                for frames, weight in ((1, 1.0), (5, 1.0), (9, 2.0))
+                for frames, weight in ((1, 1.0), (5, 0.5), (9, 3.0))
                 for height, width in SIZES
             ),
             # About equal tokens a step, so about equal cost.
@@ -52,12 +52,13 @@ def experiment() -> Experiment:
             sizes=("large",),
             motions=("constant",),
             styles=("dense",),
+            free_time=0.75,
         ),
         vae=VAEConfig(
             channels=4, widths=(32, 64), folds=((1, 4), (4, 1)), blocks=1, convolution="matmul"
         ),
         vae_stage=VAEStage(
-            training=training(1_200, warmup_steps=50, final_rate=0.05, ema_decay=0.99),
+            training=training(900, warmup_steps=50, final_rate=0.05, ema_decay=0.99),
             loss=VAELossConfig(kl=1e-3),
             pixel_frames=72,
             buckets=("5x32x32", "9x32x32"),
@@ -67,7 +68,7 @@ def experiment() -> Experiment:
             depth=4, width=128, heads=4, patch=2, rope_theta=100.0, place_units=2.5, unroll=True
         ),
         dit_stage=DiTStage(
-            training=training(6_500, warmup_steps=100, final_rate=0.02, ema_decay=0.998),
+            training=training(5_500, warmup_steps=100, final_rate=0.02, ema_decay=0.998),
             diffusion=DiffusionConfig(
                 times=TimesConfig(base_tokens=4),
                 conditioning=ConditioningConfig(first_frame=0.15, prefix=0.1),

@@ -26,7 +26,10 @@ from sora_jax.types import VideoBatch
 from tests.tiny import VAE, eight_device_mesh, latent_batch, make_generator, one_device_mesh
 
 STEPS = 24
-OPTIMIZER = make_optimizer(OptimizerConfig(peak_rate=3e-3, warmup_steps=4), STEPS)
+OPTIMIZERS = {
+    method: make_optimizer(OptimizerConfig(method, peak_rate=3e-3, warmup_steps=4), STEPS)
+    for method in ("adamw", "muon")
+}
 
 
 def make_vae(rngs: nnx.Rngs) -> vae.VAE:
@@ -53,13 +56,14 @@ STAGES: dict[str, tuple[Callable[[nnx.Rngs], Any], LossFunction, Callable[[int],
 }
 
 
-def trained(stage: str, mesh: Mesh) -> tuple[TrainState, TrainState, list[float]]:
+def trained(stage: str, method: str, mesh: Mesh) -> tuple[TrainState, TrainState, list[float]]:
     """State before and after, and the loss of every step."""
     make_model, loss, batch_of = STAGES[stage]
+    optimizer = OPTIMIZERS[method]
     with jax.set_mesh(mesh):
-        state = first = init_state(make_model, OPTIMIZER, jax.random.key(0), mesh)
+        state = first = init_state(make_model, optimizer, jax.random.key(0), mesh)
         shardings = jax.tree.map(lambda array: array.sharding, state)
-        step = functools.partial(train_step, loss_function=loss, optimizer=OPTIMIZER, ema_decay=0.9)
+        step = functools.partial(train_step, loss_function=loss, optimizer=optimizer, ema_decay=0.9)
         run = jax.jit(step, out_shardings=(shardings, None))
         losses = []
         for number in range(STEPS):
@@ -69,10 +73,11 @@ def trained(stage: str, mesh: Mesh) -> tuple[TrainState, TrainState, list[float]
     return first, state, losses
 
 
+@pytest.mark.parametrize("method", OPTIMIZERS)
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_run_is_the_same_on_eight_devices(stage: str) -> None:
-    first, last, losses = trained(stage, one_device_mesh())
-    spread_first, spread_last, spread_losses = trained(stage, eight_device_mesh())
+def test_a_run_is_the_same_on_eight_devices(stage: str, method: str) -> None:
+    first, last, losses = trained(stage, method, one_device_mesh())
+    spread_first, spread_last, spread_losses = trained(stage, method, eight_device_mesh())
     assert losses[-1] < 0.97 * losses[0]  # there is something to agree on
     for expected, found in zip(*map(jax.tree.leaves, (first, spread_first)), strict=True):
         np.testing.assert_array_equal(found, expected)  # the start does not know of the mesh
@@ -88,7 +93,7 @@ def test_moments_and_average_are_laid_out_as_the_parameters(
     stage: str, sizes: tuple[int, int, int, int]
 ) -> None:
     mesh, make_model = make_mesh(MeshConfig(*sizes)), STAGES[stage][0]
-    state = abstract_state(make_model, OPTIMIZER, mesh)
+    state = abstract_state(make_model, OPTIMIZERS["adamw"], mesh)
     wanted = [leaf.sharding for leaf in jax.tree.leaves(state.model)]
     leaves = jax.tree.leaves(state.model)
     split = [leaf.size for leaf in leaves if not leaf.sharding.is_fully_replicated]
@@ -107,8 +112,7 @@ def test_moments_and_average_are_laid_out_as_the_parameters(
 
 def test_momentum_of_muon_is_laid_out_as_the_matrices_it_is_for() -> None:
     mesh = make_mesh(MeshConfig(1, 2, 2, 2))
-    optimizer = make_optimizer(OptimizerConfig(method="muon"), STEPS)
-    state = init_state(make_generator, optimizer, jax.random.key(0), mesh)
+    state = init_state(make_generator, OPTIMIZERS["muon"], jax.random.key(0), mesh)
     wanted = {name: array.sharding for name, array in named(state.model).items()}
     [muon] = [
         part

@@ -1,0 +1,1 @@
+"""Measurements that stay: each module prints a table and writes JSON under benchmarks/results."""

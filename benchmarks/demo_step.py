@@ -2,8 +2,8 @@
 
     python -m benchmarks.demo_step
 
-Every case takes its turn in each round, so that a noisy machine is as noisy for all of them; compare
-within one run only. Prints medians and writes them to benchmarks/results/demo_step.json.
+Every case takes its turn in each round, so that a noisy machine is as noisy for all of them;
+compare within one run only. Prints medians and writes them to benchmarks/results/demo_step.json.
 """
 
 import datetime

@@ -21,7 +21,7 @@ def experiment() -> Experiment:
     base = demo.experiment()
     dit_stage = dataclasses.replace(
         base.dit_stage,
-        training=demo.training(3_000, warmup_steps=100, final_rate=0.02, ema_decay=0.998),
+        training=demo.training(2_000, warmup_steps=100, final_rate=0.02, ema_decay=0.998),
         # At 320 tokens the demo's base of 4 would shift times by 9; this one does by 4.5.
         diffusion=DiffusionConfig(
             times=TimesConfig(base_tokens=16),
@@ -45,7 +45,10 @@ def experiment() -> Experiment:
         dit_stage=dit_stage,
         vae=dataclasses.replace(base.vae, channels=16, widths=(48, 96)),
         vae_stage=VAEStage(
-            training=base.vae_stage.training, loss=base.vae_stage.loss, pixel_frames=36
+            training=base.vae_stage.training,
+            loss=base.vae_stage.loss,
+            pixel_frames=36,
+            buckets=tuple(f"17x{height}x{width}" for height, width in SIZES),
         ),
         # What is given decides what follows; a caption that is followed harder would overshoot it.
         sampling=SamplingConfig(steps=40, guidance=1.0, rows=8),

@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from sora_jax.config import load_experiment
 from sora_jax.data.buckets import Bucket
@@ -27,9 +28,10 @@ from sora_jax.models.latents import LatentStatistics, encode_batch, lay_out
 from sora_jax.networks import make_generator, make_vae
 from sora_jax.sharding.mesh import make_mesh
 from sora_jax.train.diffusion_loss import diffusion_loss
+from sora_jax.train.loop import TrainConfig
 from sora_jax.train.optimizer import make_optimizer
 from sora_jax.train.state import init_state
-from sora_jax.train.step import train_step
+from sora_jax.train.step import LossFunction, train_step
 from sora_jax.train.vae_losses import vae_loss
 from sora_jax.types import VideoBatch
 
@@ -49,47 +51,36 @@ def clips(experiment: Experiment, rows: int) -> VideoBatch:
     )
 
 
-def step_of(make_model: Any, training: Any, loss: Any, mesh: Any) -> tuple[Any, Any]:
-    """A fresh state and its compiled step."""
+def step_of(
+    experiment: Experiment, make_model: Any, training: TrainConfig, loss: LossFunction
+) -> Callable[[Any], Any]:
+    """An update of a fresh model of the experiment on a batch, compiled."""
     optimizer = make_optimizer(training.optimizer, training.steps)
-    state = init_state(make_model, optimizer, jax.random.key(0), mesh)
+    make = functools.partial(make_model, experiment)
+    state = init_state(make, optimizer, jax.random.key(0), make_mesh(experiment.mesh))
     step = functools.partial(
         train_step, loss_function=loss, optimizer=optimizer, ema_decay=training.ema_decay
     )
-    return state, jax.jit(step)
+    return functools.partial(jax.jit(step), state, key=jax.random.key(1))
 
 
 def vae_case(*changes: str) -> Callable[[], Any]:
     """A step of the autoencoder."""
     experiment = load_experiment("demo", changes)
     stage = experiment.vae_stage
-    state, step = step_of(
-        functools.partial(make_vae, experiment),
-        stage.training,
-        vae_loss(stage.loss),
-        make_mesh(experiment.mesh),
-    )
+    step = step_of(experiment, make_vae, stage.training, vae_loss(stage.loss))
     batch = clips(experiment, stage.pixel_frames // BUCKET.frames)
-    return lambda: step(state, batch, jax.random.key(1))
+    return lambda: step(batch)
 
 
 def dit_case(*changes: str) -> Callable[[], Any]:
     """A step of the transformer; it encodes its batch first unless latents are made once."""
     experiment = load_experiment("demo", changes)
     stage = experiment.dit_stage
-    state, step = step_of(
-        functools.partial(make_generator, experiment),
-        stage.training,
-        diffusion_loss(stage.diffusion),
-        make_mesh(experiment.mesh),
-    )
-    shape_class = experiment.classes()[[b.name for b in experiment.data.buckets].index(BUCKET.name)]
-    vae = init_state(
-        functools.partial(make_vae, experiment),
-        make_optimizer(experiment.vae_stage.training.optimizer, 1),
-        jax.random.key(0),
-        make_mesh(experiment.mesh),
-    ).model
+    step = step_of(experiment, make_generator, stage.training, diffusion_loss(stage.diffusion))
+    names = [bucket.name for bucket in experiment.data.buckets]
+    shape_class = experiment.classes()[names.index(BUCKET.name)]
+    vae = jax.jit(lambda: make_vae(experiment, nnx.Rngs(0)))()
     channels = experiment.vae.channels
     measured = LatentStatistics(jnp.zeros(channels), jnp.ones(channels))
     grid, temporal = experiment.grid(BUCKET), experiment.vae.temporal
@@ -101,7 +92,7 @@ def dit_case(*changes: str) -> Callable[[], Any]:
 
     batch = clips(experiment, shape_class.rows)
     kept = encode(batch) if stage.encode_once else None
-    return lambda: step(state, kept or encode(batch), jax.random.key(1))
+    return lambda: step(kept or encode(batch))
 
 
 def milliseconds(cases: dict[str, Callable[[], Any]]) -> dict[str, float]:

@@ -73,12 +73,12 @@ def dit_run(experiment: Experiment, clips: ClipSet, directory: Path) -> Run:
     """The transformer's training run, on the latents of the run's trained autoencoder."""
     mesh = make_mesh(experiment.mesh)
     vae, statistics, _ = load_vae(experiment, directory, mesh)
-    stage, patch = experiment.dit_stage, experiment.dit.patch
+    stage, classes = experiment.dit_stage, experiment.classes()
     make_steps = functools.partial(
         Steps,
         clips,
         experiment.data,
-        [shape_class.rows for shape_class in experiment.classes()],
+        [shape_class.rows for shape_class in classes],
         experiment.seed,
         rows_from_sharding(rows_sharding(mesh)),
         clips.filled_buckets(experiment.data),
@@ -88,15 +88,15 @@ def dit_run(experiment: Experiment, clips: ClipSet, directory: Path) -> Run:
     if stage.encode_once:
         latents = encoded_set(experiment, clips, directory, mesh, vae, statistics)
         steps = make_steps(latents=latents)
-    encode = jax.jit(functools.partial(encode_batch, patch=patch))
+    encode = jax.jit(functools.partial(encode_batch, patch=experiment.dit.patch))
     place = jax.jit(lay_out, static_argnames=("grid", "temporal", "tokens"))
 
     def prepare(item: tuple[int, VideoBatch | EncodedBatch]) -> Prepared:
         batch = to_devices(item[1], mesh)
         encoded = encode(vae, statistics, batch) if isinstance(batch, VideoBatch) else batch
         bucket = experiment.data.buckets[item[0]]
-        tokens = experiment.classes()[item[0]].tokens
-        laid = place(encoded, experiment.grid(bucket), experiment.vae.temporal, tokens)
+        grid, tokens = experiment.grid(bucket), classes[item[0]].tokens
+        laid = place(encoded, grid=grid, temporal=experiment.vae.temporal, tokens=tokens)
         return Prepared(laid, laid.latents.shape[0] * experiment.tokens(bucket))
 
     shown = _shown(pixels)

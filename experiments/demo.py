@@ -70,7 +70,7 @@ def experiment() -> Experiment:
             depth=4, width=128, heads=4, patch=2, rope_theta=100.0, place_units=2.5, unroll=True
         ),
         dit_stage=DiTStage(
-            training=training(8_600, warmup_steps=100, final_rate=0.02, ema_decay=0.998),
+            training=training(8_200, warmup_steps=100, final_rate=0.02, ema_decay=0.998),
             diffusion=DiffusionConfig(
                 times=TimesConfig(base_tokens=4),
                 conditioning=ConditioningConfig(first_frame=0.15, prefix=0.1),

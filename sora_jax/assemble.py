@@ -18,14 +18,14 @@ from sora_jax.experiment import Experiment
 from sora_jax.models.generator import Generator
 from sora_jax.models.latents import encode_batch, lay_out
 from sora_jax.networks import load_vae, make_generator, make_vae, sampler_of
+from sora_jax.programs import step_of
 from sora_jax.sample.generate import Request, Sampler
 from sora_jax.sharding.mesh import make_mesh
 from sora_jax.sharding.rules import replicated, rows_sharding
 from sora_jax.train.diffusion_loss import diffusion_loss
 from sora_jax.train.loop import Prepared, Run, TrainConfig
-from sora_jax.train.optimizer import make_optimizer
 from sora_jax.train.state import abstract_state, init_state
-from sora_jax.train.step import LossFunction, train_step
+from sora_jax.train.step import LossFunction
 from sora_jax.train.vae_losses import vae_loss
 from sora_jax.types import EncodedBatch, VideoBatch
 
@@ -144,7 +144,7 @@ def _run(
     preview: Preview,
 ) -> Run:
     """What both stages share: optimizer, state, keys and what is saved with a checkpoint."""
-    optimizer = make_optimizer(training.optimizer, training.steps)
+    step, optimizer = step_of(training, loss)
     init_key, step_key = jax.random.split(jax.random.key(experiment.seed))
     key = jax.device_put(step_key, replicated(mesh))
     meta = {
@@ -159,9 +159,7 @@ def _run(
         directory=directory / name,
         config=training,
         mesh=mesh,
-        step=functools.partial(
-            train_step, loss_function=loss, optimizer=optimizer, ema_decay=training.ema_decay
-        ),
+        step=step,
         key=key,
         data=Batches(steps),
         prepare=prepare,

@@ -54,11 +54,14 @@ def load_experiment(name_or_path: str, overrides: Sequence[str] = ()) -> Any:
     """Run the `experiment()` function of an experiment file and apply the overrides.
 
     `name_or_path` is a path to a Python file, or a name: "demo" is `experiments/demo.py` under the
-    current directory or else under the checkout that this package is installed from. `overrides`
+    current directory or else under the checkout that this package is installed from. A file with
+    several experiments has a function each: "dit_14b:p720" runs its `p720()`. `overrides`
     are texts such as "dit.depth=12" (see `override`). Returns the experiment, a frozen dataclass.
     Raises `ConfigError` for an unknown name, a file without `experiment()`, or a wrong field.
     """
-    path = _find_experiment(name_or_path)
+    file, _, name = name_or_path.partition(":")
+    name = name or "experiment"
+    path = _find_experiment(file)
     module_name = f"sora_experiment_{path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
@@ -70,14 +73,14 @@ def load_experiment(name_or_path: str, overrides: Sequence[str] = ()) -> Any:
     sys.path.insert(0, str(path.parent.parent))
     try:
         spec.loader.exec_module(module)
-        function = getattr(module, "experiment", None)
+        function = getattr(module, name, None)
         if not callable(function):
-            raise ConfigError(f"{path} has no function experiment() that returns the config")
+            raise ConfigError(f"{path} has no function {name}() that returns the config")
         experiment = function()
     finally:
         sys.path.remove(str(path.parent.parent))
     if not is_config(experiment):
-        raise ConfigError(f"experiment() of {path} returned {experiment!r}, not a dataclass")
+        raise ConfigError(f"{name}() of {path} returned {experiment!r}, not a dataclass")
     checked = from_dict(type(experiment), to_dict(experiment))
     return override(checked, *overrides)
 

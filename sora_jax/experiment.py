@@ -10,6 +10,7 @@ from sora_jax.models.dit import DiTConfig
 from sora_jax.models.patches import Grid
 from sora_jax.models.text import TextConfig
 from sora_jax.models.vae import VAEConfig
+from sora_jax.nn.attention import AttentionConfig
 from sora_jax.sample.generate import SamplingConfig
 from sora_jax.sharding.mesh import MeshConfig
 from sora_jax.train.loop import TrainConfig
@@ -72,19 +73,20 @@ class Experiment:
         self._check_mesh()
 
     def _check_mesh(self) -> None:
-        ways = max(self.mesh.replica, 1) * max(self.mesh.fsdp, 1)
-        counts = [shape_class.rows for shape_class in self.data.shape_classes]
-        for rows in [*counts, *self.vae_rows()]:
-            if rows % ways:
+        for shape_class in self.data.shape_classes:
+            if shape_class.rows % self._ways:
                 raise ConfigError(
-                    f"mesh: {rows} rows of a batch do not divide over replica x fsdp = {ways}"
+                    f"mesh: {shape_class.rows} rows of a batch do not divide over replica x fsdp = "
+                    f"{self._ways}"
                 )
         if self.dit.heads % self.mesh.tensor:
             raise ConfigError(
                 f"mesh.tensor={self.mesh.tensor} does not divide dit.heads={self.dit.heads}"
             )
+        if self.mesh.context > 1:
+            self.dit.attention.check(self.dit.heads, self.mesh.context, self.mesh.tensor)
         for shape_class in self.data.shape_classes:
-            if shape_class.tokens % self.mesh.context:
+            if shape_class.tokens % max(self.mesh.context, 1):
                 raise ConfigError(
                     f"mesh.context={self.mesh.context} does not divide the {shape_class.tokens} "
                     "tokens of a shape class"
@@ -101,7 +103,7 @@ class Experiment:
             sampling=SamplingConfig(),
             evaluation=EvaluationConfig(),
             vae=change(self.vae, convolution="direct"),
-            dit=change(self.dit, unroll=False),
+            dit=change(self.dit, unroll=False, remat="none", attention=AttentionConfig()),
             dit_stage=change(self.dit_stage, encode_once=False),
         )
 
@@ -119,6 +121,12 @@ class Experiment:
         return bucket_classes(self.data, self.tokens)
 
     def vae_rows(self) -> tuple[int, ...]:
-        """Clips of each bucket in a step of the autoencoder's training."""
-        frames = self.vae_stage.pixel_frames
-        return tuple(max(1, frames // bucket.frames) for bucket in self.data.buckets)
+        """Clips of each bucket in a step of the autoencoder's training: as `pixel_frames` has, in
+        multiples of the devices that rows are split over."""
+        frames, ways = self.vae_stage.pixel_frames, self._ways
+        return tuple(max(1, frames // bucket.frames // ways) * ways for bucket in self.data.buckets)
+
+    @property
+    def _ways(self) -> int:
+        """Devices that rows are split over, as far as the config says."""
+        return max(self.mesh.replica, 1) * max(self.mesh.fsdp, 1)

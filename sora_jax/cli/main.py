@@ -26,6 +26,7 @@ from sora_jax.errors import UserError, nearest
 COMMANDS = {
     "data": "build, verify and look into sets of captioned clips",
     "train": "train a stage of an experiment: the autoencoder, then the transformer",
+    "compile": "compile an experiment's steps for a TPU pod, on a machine without one",
     "sample": "make videos and images from captions with a trained run",
     "evaluate": "score a trained run and write its report",
     "demo": "do all of it, small, on the procedural world or on a folder of clips",

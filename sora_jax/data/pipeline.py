@@ -27,7 +27,8 @@ from sora_jax.data.sources import ClipSet
 from sora_jax.errors import ConfigError
 from sora_jax.types import EncodedBatch, VideoBatch
 
-BLOCK_STEPS = 100  # in every block of so many steps each bucket has exactly its share
+BLOCK_STEPS = 100  # in every block of so many steps each bucket has exactly its share...
+BLOCK_BUCKETS = 50  # ...for up to so many buckets, and in proportion longer for more
 THREADS = 2  # PyAV, zlib and ArrayRecord work outside the interpreter lock
 PREFETCHED_BATCHES = 2
 
@@ -66,21 +67,22 @@ class Schedule:
 
     def __init__(self, weights: Sequence[float], seed: int) -> None:
         """Raises ConfigError if a bucket's weight is less than half a step in a block."""
-        exact = np.asarray(weights, np.float64) / np.sum(weights) * BLOCK_STEPS
+        self._block = BLOCK_STEPS * -(-len(weights) // BLOCK_BUCKETS)
+        exact = np.asarray(weights, np.float64) / np.sum(weights) * self._block
         counts = np.floor(exact).astype(int)
-        missing = BLOCK_STEPS - counts.sum()
+        missing = self._block - counts.sum()
         counts[np.argsort(counts - exact, kind="stable")[:missing]] += 1
         if not counts.all():
             raise ConfigError(
-                f"bucket weights {tuple(weights)}: the smallest is below one step in {BLOCK_STEPS}"
+                f"bucket weights {tuple(weights)}: the smallest is below one step in {self._block}"
             )
         self._counts = [int(count) for count in counts]
         self._ends = [int(end) for end in np.cumsum(counts)]
         self._seed = seed
 
     def __getitem__(self, step: int) -> tuple[int, int]:
-        block, offset = divmod(step, BLOCK_STEPS)
-        slot = shuffled(offset, BLOCK_STEPS, hash_seed("schedule", self._seed, block))
+        block, offset = divmod(step, self._block)
+        slot = shuffled(offset, self._block, hash_seed("schedule", self._seed, block))
         bucket = bisect.bisect_right(self._ends, slot)
         rank = slot - (self._ends[bucket] - self._counts[bucket])
         return bucket, block * self._counts[bucket] + rank

@@ -13,7 +13,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from sora_jax.config import ConfigError
-from sora_jax.nn.attention import Attention
+from sora_jax.nn.attention import Attention, AttentionConfig
+from sora_jax.nn.flash_kernels import LANES
 from sora_jax.nn.layers import MLP, Linear, NoiseLevelEmbedding, RMSNorm, spread
 from sora_jax.nn.positions import PlaceEmbedding, rotary_angles
 from sora_jax.nn.stack import Remat, apply_stack, stack
@@ -29,11 +30,12 @@ class DiTConfig:
     depth: int = 12
     width: int = 768
     heads: int = 6
-    mlp_ratio: int = 4
+    mlp_ratio: float = 4.0
     patch: int = 2  # latent cells per side of a token
     rope_theta: float = 10_000.0
     time_units: float = 8.0  # rotary units a second
     place_units: float = 1.0  # rotary units a patch, in y and x
+    attention: AttentionConfig = AttentionConfig()
     remat: Remat = "none"
     unroll: bool = False  # of the loop over blocks: for CPUs, where a loop's body runs slower
     compute: Literal["float32", "bfloat16"] = "float32"
@@ -44,6 +46,18 @@ class DiTConfig:
                 f"dit.width={self.width} does not split into heads={self.heads} of even width"
             )
 
+        if self.attention.kernel in ("flash", "splash") and self.width // self.heads % LANES:
+            raise ConfigError(
+                f"dit.attention.kernel={self.attention.kernel} takes heads of a multiple of {LANES}"
+                f" wide, and dit.width={self.width} / heads={self.heads} is "
+                f"{self.width // self.heads}"
+            )
+
+    @property
+    def hidden(self) -> int:
+        """Width between the two maps of the MLP."""
+        return round(self.mlp_ratio * self.width)
+
 
 class Block(nnx.Module):
     """Self-attention, text cross-attention and MLP; modulation is shared, with a bias per block."""
@@ -52,10 +66,12 @@ class Block(nnx.Module):
         width = config.width
         self.modulation_bias = nnx.Param(jnp.zeros((6, width)), axes=(None, None))
         self.norm = RMSNorm(width, learned=False)
-        self.attention = Attention(width, width, config.heads, rngs=rngs)
+        self.attention = Attention(width, width, config.heads, config.attention, rngs=rngs)
         self.text_norm = RMSNorm(width)
-        self.cross_attention = Attention(width, text_width, config.heads, rngs=rngs)
-        self.mlp = MLP(width, config.mlp_ratio * width, rngs=rngs)
+        self.cross_attention = Attention(
+            width, text_width, config.heads, config.attention, rngs=rngs
+        )
+        self.mlp = MLP(width, config.hidden, rngs=rngs)
 
     def __call__(
         self,

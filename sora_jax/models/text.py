@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from sora_jax.config import ConfigError
-from sora_jax.nn.attention import MASKED
+from sora_jax.nn.flash_kernels import MASKED
 from sora_jax.nn.layers import Linear, RMSNorm
 from sora_jax.nn.stack import apply_stack, stack
 from sora_jax.types import Text

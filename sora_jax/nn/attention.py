@@ -3,18 +3,69 @@
 Names of the einsum axes: b rows, q query tokens, s key tokens, h heads, k head width.
 """
 
+import dataclasses
+import functools
+
 import jax
-import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import AbstractMesh
 from jaxtyping import Array, Float, Int
 
+from sora_jax.config import ConfigError
+from sora_jax.nn.context import KEPT, Between, attend_across
+from sora_jax.nn.flash import flash_attention, flash_backward, flash_forward
+from sora_jax.nn.flash_kernels import Blocks
+from sora_jax.nn.kernels import (
+    Attend,
+    Halves,
+    KernelName,
+    attend_cudnn,
+    attend_reference,
+    attend_splash,
+    reference_backward,
+    reference_forward,
+)
 from sora_jax.nn.layers import Linear, RMSNorm
 from sora_jax.nn.positions import rotate
-from sora_jax.sharding.rules import constrain
+from sora_jax.sharding.rules import array_spec, constrain, ways_split
 
-MASKED = -1e30  # finite: a row of padding attends evenly to nothing instead of making NaN
+FROM_CAPTION = "caption"  # what outputs from captions are called: short, and cheap to do again
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionConfig:
+    """How attention is computed, and not what comes out.
+
+    `kernel` computes it on a device. Where tokens are split over the mesh axis `context`, devices
+    in groups of `ulysses` trade tokens for heads, and between the groups keys and values are
+    gathered or go round in a ring: ulysses=1 does all by `context`, ulysses = the axis nothing.
+    """
+
+    kernel: KernelName = "reference"
+    context: Between = "gather"
+    ulysses: int = 1
+    blocks: Blocks = Blocks()
+
+    def __post_init__(self) -> None:
+        if self.ulysses < 1:
+            raise ConfigError(f"attention.ulysses={self.ulysses} must be positive")
+        if self.context == "ring" and self.kernel not in ("reference", "flash"):
+            raise ConfigError(
+                f"attention.context=ring computes by kernel=reference or flash, not {self.kernel}"
+            )
+
+    def check(self, heads: int, context: int, tensor: int) -> None:
+        """Raises ConfigError unless so many heads can be traded on a mesh of such axes."""
+        if context % self.ulysses:
+            raise ConfigError(
+                f"attention.ulysses={self.ulysses} does not divide mesh.context={context}"
+            )
+        if heads % (self.ulysses * tensor):
+            raise ConfigError(
+                f"attention.ulysses={self.ulysses} x mesh.tensor={tensor} do not divide {heads} "
+                "heads: trading tokens for heads needs whole heads on every device"
+            )
 
 
 def attend(
@@ -23,17 +74,77 @@ def attend(
     value: Float[Array, "b s h k"],
     query_segments: Int[Array, "b q"],
     key_segments: Int[Array, "b s"],
+    config: AttentionConfig = AttentionConfig(),
+    *,
+    among_tokens: bool = True,
 ) -> Float[Array, "b q h k"]:
     """Softmax attention (arXiv:1706.03762) where a query sees the keys of its own segment only.
 
     Segment 0 is padding: no query sees it. The softmax is float32 whatever the inputs are.
+    `among_tokens` says that the keys are the row's tokens, split like the queries; a caption's keys
+    are whole on every device.
     """
-    logits = jnp.einsum("bqhk,bshk->bhqs", query, key, preferred_element_type=jnp.float32)
-    seen = query_segments[:, :, None] == key_segments[:, None, :]
-    seen &= key_segments[:, None, :] != 0
-    logits = jnp.where(seen[:, None], logits / jnp.sqrt(query.shape[-1]), MASKED)
-    weights = jax.nn.softmax(logits, -1).astype(value.dtype)
-    return jnp.einsum("bhqs,bshk->bqhk", weights, value)
+    mesh = jax.sharding.get_abstract_mesh()
+    arrays = (query, key, value, query_segments, key_segments)
+    if config.kernel == "reference" and (config.context, config.ulysses) == ("gather", 1):
+        # The compiler splits plain einsums itself, once keys and values are where it needs them.
+        key = constrain(key, "rows", None, "heads", None)
+        value = constrain(value, "rows", None, "heads", None)
+        return _kernel(config, among_tokens)(query, key, value, query_segments, key_segments)
+    if mesh.empty:
+        return _kernel(config, among_tokens)(*arrays)
+    return _attend_on(mesh, config, among_tokens, arrays)
+
+
+def _kernel(config: AttentionConfig, among_tokens: bool) -> Attend:
+    name = KEPT if among_tokens else FROM_CAPTION
+    if config.kernel == "flash":
+        return functools.partial(flash_attention, blocks=config.blocks, name=name)
+    if config.kernel == "splash":
+        return functools.partial(attend_splash, blocks=config.blocks, name=name)
+    plain = attend_cudnn if config.kernel == "cudnn" else attend_reference
+    return functools.partial(plain, name=name)
+
+
+def _halves(config: AttentionConfig) -> Halves:
+    if config.kernel == "flash":
+        return Halves(
+            functools.partial(flash_forward, blocks=config.blocks),
+            functools.partial(flash_backward, blocks=config.blocks),
+        )
+    return Halves(reference_forward, reference_backward)
+
+
+def _attend_on(
+    mesh: AbstractMesh, config: AttentionConfig, among_tokens: bool, arrays: tuple[Array, ...]
+) -> Array:
+    """Every device computes its rows, tokens and heads; kernels are nothing that the compiler could
+    split."""
+    query, key = arrays[:2]
+    of_queries = array_spec(query.shape, mesh, "rows", "tokens", "heads", None)
+    tokens = "tokens" if among_tokens else None
+    of_keys = array_spec(key.shape, mesh, "rows", tokens, "heads", None)
+    split = ways_split(query.shape[1], mesh, "tokens")
+    compute = _kernel(config, among_tokens)
+    if among_tokens and split > 1:
+        config.check(query.shape[2], split, mesh.shape["tensor"])
+        compute = functools.partial(
+            attend_across,
+            kernel=compute,
+            halves=_halves(config),
+            between=config.context,
+            ulysses=config.ulysses,
+            devices=split,
+        )
+    of_query_segments = array_spec(arrays[3].shape, mesh, "rows", "tokens")
+    of_key_segments = array_spec(arrays[4].shape, mesh, "rows", tokens)
+    return jax.shard_map(
+        compute,
+        mesh=mesh,
+        in_specs=(of_queries, of_keys, of_keys, of_query_segments, of_key_segments),
+        out_specs=of_queries,
+        check_vma=False,
+    )(*arrays)
 
 
 class Attention(nnx.Module):
@@ -42,8 +153,16 @@ class Attention(nnx.Module):
     Self-attention when `source` is the same width and given as x; rotary angles are optional.
     """
 
-    def __init__(self, width: int, source_width: int, heads: int, *, rngs: nnx.Rngs):
-        self.heads = heads
+    def __init__(
+        self,
+        width: int,
+        source_width: int,
+        heads: int,
+        config: AttentionConfig = AttentionConfig(),
+        *,
+        rngs: nnx.Rngs,
+    ):
+        self.heads, self.config = heads, config
         self.query = Linear(width, width, ("embed", "heads"), rngs=rngs, use_bias=False)
         self.key = Linear(source_width, width, ("embed", "heads"), rngs=rngs, use_bias=False)
         self.value = Linear(source_width, width, ("embed", "heads"), rngs=rngs, use_bias=False)
@@ -66,8 +185,7 @@ class Attention(nnx.Module):
         query, key = self.query_norm(query), self.key_norm(key)
         if angles is not None:
             query, key = rotate(query, angles), rotate(key, angles)
-        key = constrain(key, "rows", None, "heads", None)
-        value = constrain(value, "rows", None, "heads", None)
-        mixed = attend(query, key, value, segments, source_segments)
-        mixed = checkpoint_name(mixed, "attention")
+        mixed = attend(
+            query, key, value, segments, source_segments, self.config, among_tokens=source is x
+        )
         return self.out(rearrange(mixed, "b n h k -> b n (h k)"))

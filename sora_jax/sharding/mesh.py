@@ -5,7 +5,8 @@ import math
 from collections.abc import Sequence
 
 import jax
-from jax.sharding import Mesh
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType, Mesh
 
 from sora_jax.config import ConfigError
 
@@ -38,20 +39,42 @@ class MeshConfig:
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Mesh over `devices` (default: all of them) in their given order."""
+    """Mesh over `devices` (default: all of them), laid over the links between them.
+
+    Of several slices, each holds whole replicas, so that only `replica` is crossed by the network
+    between slices (DCN).
+
+    Raises:
+        ConfigError: the sizes do not fit the devices, or a replica would span slices.
+    """
     devices = jax.devices() if devices is None else list(devices)
+    sizes = _resolved(config, len(devices))
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if sizes[0] % slices:
+        raise ConfigError(
+            f"mesh {config.sizes}: replica={sizes[0]} is no multiple of the {slices} slices, so "
+            "another axis would have to cross the network between them"
+        )
+    inside = (sizes[0] // slices, *sizes[1:])
+    if slices == 1:
+        array = mesh_utils.create_device_mesh(inside, devices, allow_split_physical_axes=True)
+    else:
+        array = mesh_utils.create_hybrid_device_mesh(
+            inside, (slices, 1, 1, 1), devices, allow_split_physical_axes=True
+        )
+    return Mesh(array, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _resolved(config: MeshConfig, count: int) -> list[int]:
+    """Sizes of all axes over so many devices, none of them -1."""
     sizes = list(config.sizes)
     if -1 in sizes:
         fixed = -math.prod(sizes)
-        if len(devices) % fixed:
-            raise ConfigError(
-                f"mesh {config.sizes}: {len(devices)} devices do not divide by {fixed}"
-            )
-        sizes[sizes.index(-1)] = len(devices) // fixed
-    if math.prod(sizes) != len(devices):
+        if count % fixed:
+            raise ConfigError(f"mesh {config.sizes}: {count} devices do not divide by {fixed}")
+        sizes[sizes.index(-1)] = count // fixed
+    if math.prod(sizes) != count:
         raise ConfigError(
-            f"mesh {config.sizes} needs {math.prod(sizes)} devices, but {len(devices)} are given"
+            f"mesh {config.sizes} needs {math.prod(sizes)} devices, but {count} are given"
         )
-    return jax.make_mesh(
-        tuple(sizes), AXES, devices=devices, axis_types=(jax.sharding.AxisType.Auto,) * len(AXES)
-    )
+    return sizes

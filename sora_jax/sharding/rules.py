@@ -21,7 +21,7 @@ class ShardingRules:
 
     rows: MeshAxes = ("replica", "fsdp")  # of a batch
     tokens: MeshAxes = "context"
-    embed: MeshAxes = "fsdp"  # the residual width of a parameter
+    embed: MeshAxes = ("fsdp", "context")  # the residual width of a parameter
     mlp: MeshAxes = "tensor"
     heads: MeshAxes = "tensor"
     vocabulary: MeshAxes = "tensor"
@@ -65,23 +65,29 @@ def parameter_shardings(tree: Any, mesh: Mesh) -> Any:
         value = leaf.get_value()
         shape = np.shape(value) if not hasattr(value, "shape") else value.shape
         logical = ("layers",) * (len(shape) - len(logical)) + logical
-        sharding = NamedSharding(mesh, _dividing(shape, RULES.spec(*logical), mesh))
+        sharding = NamedSharding(mesh, array_spec(shape, mesh, *logical))
         return jax.tree.map(lambda _: sharding, leaf)
 
     return jax.tree.map(of, tree, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
 
 
-def _dividing(
-    shape: Sequence[int], spec: PartitionSpec, mesh: Mesh | AbstractMesh
+def array_spec(
+    shape: Sequence[int], mesh: Mesh | AbstractMesh, *logical: str | None
 ) -> PartitionSpec:
-    """`spec` without the axes that the mesh does not divide."""
+    """PartitionSpec of an array of this shape, without the axes that the mesh does not divide."""
+    pairs = zip(shape, RULES.spec(*logical), strict=True)
+    return PartitionSpec(*(axis if size % _ways(axis, mesh) == 0 else None for size, axis in pairs))
 
-    def ways(axis: MeshAxes) -> int:
-        names = () if axis is None else (axis,) if isinstance(axis, str) else axis
-        return math.prod(mesh.shape[name] for name in names)
 
-    pairs = zip(shape, spec, strict=True)
-    return PartitionSpec(*(axis if size % ways(axis) == 0 else None for size, axis in pairs))
+def ways_split(size: int, mesh: Mesh | AbstractMesh, logical: str) -> int:
+    """Over how many devices an axis of this size is split: one if they do not divide it."""
+    ways = _ways(getattr(RULES, logical), mesh)
+    return ways if size % ways == 0 else 1
+
+
+def _ways(axis: MeshAxes, mesh: Mesh | AbstractMesh) -> int:
+    names = () if axis is None else (axis,) if isinstance(axis, str) else axis
+    return math.prod(mesh.shape[name] for name in names)
 
 
 def constrain(x: jax.Array, *logical: str | None) -> jax.Array:
@@ -92,4 +98,4 @@ def constrain(x: jax.Array, *logical: str | None) -> jax.Array:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return x
-    return jax.lax.with_sharding_constraint(x, _dividing(x.shape, RULES.spec(*logical), mesh))
+    return jax.lax.with_sharding_constraint(x, array_spec(x.shape, mesh, *logical))

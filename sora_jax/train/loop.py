@@ -15,8 +15,7 @@ from sora_jax.config import ConfigError, UserError
 from sora_jax.train.metrics import MetricWriter
 from sora_jax.train.optimizer import OptimizerConfig
 from sora_jax.train.state import TrainState
-
-StepFunction = Callable[[TrainState, Any, PRNGKeyArray], tuple[TrainState, dict[str, Any]]]
+from sora_jax.train.step import StepFunction, compiled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,9 +119,7 @@ def _steps(
 ) -> TrainState:
     """The loop. Metrics of a step are read while the next one runs, so the host never waits."""
     config = run.config
-    # The state keeps its layout, whatever the compiler would prefer.
-    shardings = jax.tree.map(lambda array: array.sharding, state)
-    step_function = jax.jit(run.step, donate_argnums=0, out_shardings=(shardings, None))
+    step_function = compiled(run.step, state)
     waiting: list[tuple[int, dict[str, Any], int]] = []
     tokens, first, batches = 0, int(state.step), _prepared(run)
     for step in range(first + 1, config.steps + 1):

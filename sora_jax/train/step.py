@@ -12,6 +12,7 @@ from sora_jax.train.state import TrainState
 
 Metrics = dict[str, Float[Array, ""]]
 LossFunction = Callable[[Any, Any, PRNGKeyArray], tuple[Float[Array, ""], Metrics]]
+StepFunction = Callable[[TrainState, Any, PRNGKeyArray], tuple[TrainState, Metrics]]
 
 
 def train_step(
@@ -40,3 +41,10 @@ def train_step(
         **metrics,
     }
     return TrainState(state.step + 1, model, ema, opt_state), metrics
+
+
+def compiled(step: StepFunction, state: TrainState) -> Any:
+    """`step` under jit, over the memory of the state it is given. The state, or its shapes, keeps
+    its layout, whatever the compiler would prefer."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))

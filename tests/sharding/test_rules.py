@@ -20,7 +20,7 @@ from tests.tiny import eight_device_mesh, one_device_mesh
 
 def test_logical_axes_become_mesh_axes() -> None:
     assert RULES.spec("rows", "tokens", None) == PartitionSpec(("replica", "fsdp"), "context", None)
-    assert RULES.spec("embed", "mlp") == PartitionSpec("fsdp", "tensor")
+    assert RULES.spec("embed", "mlp") == PartitionSpec(("fsdp", "context"), "tensor")
 
 
 def test_a_mesh_axis_cannot_be_used_twice() -> None:
@@ -40,9 +40,9 @@ def test_parameters_are_split_where_the_mesh_divides_them() -> None:
     }
     found = {name: leaf.spec for name, leaf in named_leaves(parameter_shardings(tree, mesh))}
     assert found == {
-        "kernel": PartitionSpec("fsdp", "tensor"),
+        "kernel": PartitionSpec(("fsdp", "context"), "tensor"),
         "odd": PartitionSpec(None, "tensor"),
-        "stacked": PartitionSpec(None, "fsdp", "tensor"),
+        "stacked": PartitionSpec(None, ("fsdp", "context"), "tensor"),
         "count": PartitionSpec(),
     }
 

@@ -1,0 +1,131 @@
+"""The family of transformers from 30 million to 30 billion parameters, and the stages of training.
+
+Files of this folder that are named by a size compose what is here. A head is 128 wide at every
+size, as TPU kernels want it. Tokens are 16 x 16 pixels of 4 frames: the autoencoder takes 8 x 8 x 4
+pixels to a latent cell of 16 channels, and a patch is 2 x 2 cells.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+from sora_jax.data.buckets import DataConfig
+from sora_jax.data.ladder import buckets_of, equal_classes
+from sora_jax.experiment import DiTStage, Experiment, VAEStage
+from sora_jax.models.dit import DiTConfig
+from sora_jax.models.text import TextConfig
+from sora_jax.models.vae import VAEConfig
+from sora_jax.nn.attention import AttentionConfig
+from sora_jax.scaling.flops import Row, train_flops
+from sora_jax.sharding.mesh import MeshConfig
+from sora_jax.train.loop import TrainConfig
+from sora_jax.train.optimizer import OptimizerConfig
+
+VAE = VAEConfig(channels=16)  # 8 x 8 x 4 pixels a latent cell
+PATCH = 2
+TEXT_LENGTH = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """One size of transformer and of the text encoder trained with it."""
+
+    width: int
+    depth: int
+    peak_rate: float
+    mlp_ratio: float = 4.0
+    text_width: int = 1024
+    text_depth: int = 12
+
+
+SIZES = {
+    "30m": Size(384, 12, 1e-3, text_width=256, text_depth=4),
+    "120m": Size(768, 12, 6e-4, text_width=512, text_depth=8),
+    "400m": Size(1152, 18, 4e-4),
+    "1b": Size(1536, 28, 3e-4),
+    "2b": Size(2048, 30, 2e-4),
+    "5b": Size(3072, 32, 1.5e-4),
+    "14b": Size(5120, 40, 1e-4, mlp_ratio=2.7),
+    "30b": Size(6144, 66, 8e-5, mlp_ratio=2.7),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """Resolutions in tokens a picture, and durations in latent frames, 64 being 10.5 s."""
+
+    pictures: tuple[int, ...]
+    durations: tuple[int, ...]
+    steps: int
+
+
+STAGES = {
+    "p256": Stage((256,), (1, 4, 16, 32, 64), 300_000),
+    "p480": Stage((400, 1600), (1, 4, 16, 32, 64), 100_000),
+    "p720": Stage((900, 3600), (1, 4, 21, 64), 50_000),
+    "p1080": Stage((2040, 8160), (1, 4, 16, 64), 20_000),
+}
+
+
+def transformer(size_name: str, stage_name: str, mesh: MeshConfig) -> Experiment:
+    """The experiment of a size at a stage, for the devices of a mesh."""
+    size, stage = SIZES[size_name], STAGES[stage_name]
+    dit = DiTConfig(
+        depth=size.depth,
+        width=size.width,
+        heads=size.width // 128,
+        mlp_ratio=size.mlp_ratio,
+        patch=PATCH,
+        remat="attention",
+        compute="bfloat16",
+        attention=AttentionConfig(kernel="flash"),
+    )
+    text = TextConfig(depth=size.text_depth, width=size.text_width, heads=size.text_width // 64)
+    return Experiment(
+        name=f"dit_{size_name}_{stage_name}",
+        data=_data(stage, dit, text, mesh),
+        vae=VAE,
+        dit=dit,
+        text=text,
+        vae_stage=VAEStage(_training(100_000, 1e-4), pixel_frames=17 * mesh.replica * mesh.fsdp),
+        dit_stage=DiTStage(_training(stage.steps, size.peak_rate)),
+        mesh=mesh,
+    )
+
+
+def _data(stage: Stage, dit: DiTConfig, text: TextConfig, mesh: MeshConfig) -> DataConfig:
+    """Buckets of the stage, and classes in which a step of any costs about the same."""
+
+    def cost(tokens: int) -> int:
+        row = Row(tokens, VAE.channels, TEXT_LENGTH, text.width)
+        return train_flops(dit, row, text)
+
+    lengths = [tokens * frames for tokens in stage.pictures for frames in stage.durations]
+    return DataConfig(
+        buckets=buckets_of(
+            stage.pictures, stage.durations, temporal=VAE.temporal, cell=VAE.spatial * PATCH
+        ),
+        shape_classes=equal_classes(
+            lengths, ways=mesh.replica * mesh.fsdp, context=mesh.context, cost=cost
+        ),
+        fps=24.0,
+        text_length=TEXT_LENGTH,
+        vocabulary_size=32_000,
+    )
+
+
+def _training(steps: int, peak_rate: float) -> TrainConfig:
+    return TrainConfig(
+        steps=steps,
+        optimizer=OptimizerConfig("adamw", peak_rate, warmup_steps=2_000),
+        ema_decay=0.9999,
+    )
+
+
+def layout(
+    size_name: str, stage_name: str, *, fsdp: int, context: int = 1, replica: int = 1
+) -> Callable[[], Experiment]:
+    """The function of an experiment file: a size at a stage, laid out over replica x fsdp x context
+    devices, whose batch grows with replica x fsdp."""
+    mesh = MeshConfig(replica=replica, fsdp=fsdp, context=context)
+    return functools.partial(transformer, size_name, stage_name, mesh)

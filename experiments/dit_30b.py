@@ -1,0 +1,12 @@
+"""Text to video with 30 billion parameters, laid out for TPU v5p:8x8x16.
+
+Check: sora compile --experiment dit_30b:p720 --topology v5p:8x8x16
+Run:   sora train --experiment dit_30b --data SET --stage dit --workdir RUN
+"""
+
+from experiments._transformers import layout
+
+experiment = layout("30b", "p256", fsdp=1024)
+p480 = layout("30b", "p480", fsdp=512, context=2)
+p720 = layout("30b", "p720", fsdp=256, context=4)
+p1080 = layout("30b", "p1080", fsdp=128, context=8)

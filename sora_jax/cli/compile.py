@@ -1,0 +1,90 @@
+"""compile an experiment's steps for a TPU pod, on a machine without one.
+
+    sora compile --experiment dit_14b:p720 --topology v5p:4x4x4
+    sora compile --experiment dit_14b:p720 --topology v5p:4x4x4 --slices 2 --set mesh.replica=2
+
+Every shape class is compiled as training would run it, for devices that are not there, and a report
+says what a step takes: memory a device, FLOPs, what moves between devices, seconds, and what bounds
+them. How far each figure can be trusted is in docs/performance.md.
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from sora_jax.cli.main import run
+from sora_jax.config import ConfigError, fingerprint, load_experiment
+from sora_jax.data.buckets import ShapeClass
+from sora_jax.experiment import Experiment
+from sora_jax.pod.golden import check
+from sora_jax.pod.report import table
+from sora_jax.pod.topology import open_topology
+from sora_jax.podcheck import check_class
+
+FLAGS = flags.FlagValues()
+EXPERIMENT = flags.DEFINE_string(
+    "experiment", None, "name or path of an experiment file", flag_values=FLAGS
+)
+SET = flags.DEFINE_multi_string(
+    "set", [], "change the experiment: --set mesh.context=4", flag_values=FLAGS
+)
+TOPOLOGY = flags.DEFINE_string(
+    "topology", None, "chips of a slice, such as v5p:4x4x4 or v6e:16x16", flag_values=FLAGS
+)
+SLICES = flags.DEFINE_integer("slices", 1, "slices of that topology", flag_values=FLAGS)
+SHAPE_CLASS = flags.DEFINE_string(
+    "shape_class",
+    "all",
+    "all, or one as ROWSxTOKENS, which need not be declared",
+    flag_values=FLAGS,
+)
+GOLDEN = flags.DEFINE_string(
+    "golden",
+    None,
+    "file of the collectives and memory as they should be; written if there is none",
+    flag_values=FLAGS,
+)
+OUTPUT = flags.DEFINE_string("output", None, "file for the report, as JSON", flag_values=FLAGS)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Compiles, prints a paragraph a class, writes the report."""
+    if EXPERIMENT.value is None or TOPOLOGY.value is None:
+        raise ConfigError("sora compile needs --experiment and --topology")
+    experiment = load_experiment(EXPERIMENT.value, SET.value)
+    topology = open_topology(TOPOLOGY.value, SLICES.value)
+    reports = []
+    for shape_class in _chosen(experiment, SHAPE_CLASS.value):
+        reports.append(check_class(experiment, shape_class, topology))
+        print(table(reports[-1]), flush=True)
+    if OUTPUT.value:
+        content = {
+            "experiment": EXPERIMENT.value,
+            "set": SET.value,
+            "fingerprint": fingerprint(experiment),
+            "topology": topology.name,
+            "slices": topology.slices,
+            "chips": topology.chips,
+            "classes": [dataclasses.asdict(report) for report in reports],
+        }
+        Path(OUTPUT.value).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    if GOLDEN.value:
+        check(reports, Path(GOLDEN.value))
+
+
+def _chosen(experiment: Experiment, text: str) -> list[ShapeClass]:
+    """All classes that buckets use, from the longest down, or the one that `text` says."""
+    if text == "all":
+        return sorted(set(experiment.classes()), key=lambda each: -each.tokens)
+    rows, times, tokens = text.partition("x")
+    if not (times and rows.isdecimal() and tokens.isdecimal()):
+        raise ConfigError(f"--shape_class {text}: write all, or rows x tokens, such as 16x75776")
+    return [ShapeClass(int(rows), int(tokens))]
+
+
+if __name__ == "__main__":
+    run(sys.modules[__name__], sys.argv[1:])

@@ -1,0 +1,107 @@
+"""Buckets of every shape, duration and resolution that share a few classes of equal cost.
+
+Resolutions are tokens a picture, not pixels a side: pictures of any aspect ratio that have about as
+many tokens are one length of row. Where resolutions and durations are multiples of each other, many
+pairs of them are one length too: three resolutions in steps of 2 and the durations 1, 4, 8, 16 and
+32 have eight lengths, not fifteen.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+
+from sora_jax.data.buckets import Bucket, ShapeClass
+from sora_jax.errors import ConfigError
+
+ASPECT_RATIOS = (9 / 21, 9 / 16, 2 / 3, 3 / 4, 1.0, 4 / 3, 3 / 2, 16 / 9, 21 / 9)  # width / height
+MOST_PADDING = 0.04  # share of a row that a picture may leave empty
+BLOCKS = (1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1)  # tokens that a kernel holds at once
+MOST_ROUNDING = 0.015  # share of a row added for whole blocks
+MOST_UNEQUAL = 1.3  # cost of the dearest class beside the cheapest
+MOST_MULTIPLES = 64
+
+
+def picture_sizes(tokens: int, ratios: Sequence[float] = ASPECT_RATIOS) -> list[tuple[int, int]]:
+    """(height, width) in patches of the picture nearest to each aspect ratio, among those that have
+    at most `tokens` patches and at most 4 % fewer.
+
+    Raises:
+        ConfigError: there is none, for so few tokens or so long a picture.
+    """
+    sizes = []
+    for ratio in ratios:
+        fitting = []
+        for height in range(1, tokens + 1):
+            width = tokens // height
+            if height * width >= (1 - MOST_PADDING) * tokens:
+                fitting.append((abs(math.log(width / height / ratio)), height, width))
+        if not fitting or min(fitting)[0] > math.log(4 / 3) / 2:
+            raise ConfigError(
+                f"no picture of {tokens} tokens is {ratio:.2f} times as wide as high within "
+                f"{MOST_PADDING:.0%} of padding: take another number of tokens"
+            )
+        sizes.append(min(fitting)[1:])
+    return sizes
+
+
+def buckets_of(
+    pictures: Sequence[int],
+    durations: Sequence[int],
+    *,
+    temporal: int,
+    cell: int,
+    weight: Callable[[int, int], float] = lambda tokens, frames: 1.0,
+) -> tuple[Bucket, ...]:
+    """A bucket for every resolution, duration and aspect ratio.
+
+    Args:
+        pictures: resolutions, in tokens a picture.
+        durations: in latent frames; 1 is an image.
+        temporal: frames a latent frame after the first.
+        cell: pixels a side of a patch.
+        weight: share of the steps of (tokens a picture, latent frames), split evenly over the
+            aspect ratios.
+    """
+    return tuple(
+        Bucket(
+            frames=1 + temporal * (latent_frames - 1),
+            height=height * cell,
+            width=width * cell,
+            weight=weight(tokens, latent_frames) / len(ASPECT_RATIOS),
+        )
+        for tokens, latent_frames in itertools.product(pictures, durations)
+        for height, width in picture_sizes(tokens)
+    )
+
+
+def aligned(length: int, context: int) -> int:
+    """`length` tokens rounded up for `context` devices to whole blocks of a kernel, the largest
+    that add at most 1.5 %."""
+    for block in BLOCKS:
+        rounded = -(-length // (context * block)) * context * block
+        if rounded <= (1 + MOST_ROUNDING) * length:
+            return rounded
+    return -(-length // context) * context
+
+
+def equal_classes(
+    lengths: Sequence[int], *, ways: int, context: int, cost: Callable[[int], float]
+) -> tuple[ShapeClass, ...]:
+    """A shape class for each length of row, with as many rows that a step of any costs the same
+    within 1.3, and with the longest as few rows as that allows.
+
+    Args:
+        lengths: tokens a row; repeated ones share a class.
+        ways: devices that rows are split over; rows are multiples of it.
+        context: devices that the tokens of a row are split over.
+        cost: of a row of so many tokens, in any unit.
+    """
+    rounded = sorted({aligned(length, context) for length in lengths})
+    costs = [cost(length) for length in rounded]
+    for most_rows in range(1, MOST_MULTIPLES):
+        budget = most_rows * costs[-1]
+        rows = [max(1, round(budget / each)) for each in costs]
+        spent = [count * each for count, each in zip(rows, costs, strict=True)]
+        if max(spent) <= MOST_UNEQUAL * min(spent):
+            return tuple(ShapeClass(ways * r, n) for r, n in zip(rows, rounded, strict=True))
+    raise ConfigError(f"no numbers of rows make steps of {rounded} tokens cost about the same")

@@ -1,0 +1,99 @@
+"""Compiles an experiment's step for a topology, and reports what it takes."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sora_jax.data.buckets import ShapeClass
+from sora_jax.errors import ConfigError
+from sora_jax.experiment import Experiment
+from sora_jax.nn.flash_kernels import LANES, Blocks
+from sora_jax.pod.chips import Chip
+from sora_jax.pod.compiler import OutOfMemory, compile_for
+from sora_jax.pod.cost import Cost, KernelUse, cost_of
+from sora_jax.pod.report import ClassReport, Work, report_of, report_of_overflow
+from sora_jax.pod.schedule import Probe, kernel_cycles
+from sora_jax.pod.topology import Topology
+from sora_jax.programs import bytes_by_kind, lowered_step
+from sora_jax.scaling.flops import Row, hardware_flops, train_flops
+from sora_jax.sharding.mesh import make_mesh
+
+SCHEDULES = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sora_jax/schedules"
+
+
+def check_class(experiment: Experiment, shape_class: ShapeClass, topology: Topology) -> ClassReport:
+    """What a training step on a class takes on the topology."""
+    mesh = make_mesh(experiment.mesh, topology.devices)
+    lowered, state = lowered_step(experiment, shape_class, mesh)
+    work = _work(experiment, shape_class, bytes_by_kind(state))
+    devices = len(topology.devices)
+    try:
+        compilation = compile_for(lowered)
+    except OutOfMemory as overflow:
+        if overflow.space == "vmem":
+            raise
+        return report_of_overflow(work, topology.chip, devices, overflow.needed, overflow.available)
+    cost = cost_of(str(compilation.compiled.as_text()), mesh, topology.chip)
+    return report_of(
+        work,
+        topology.chip,
+        devices,
+        compilation.memory,
+        cost,
+        kernel_seconds=kernel_seconds(cost, experiment.dit.attention.blocks, topology.chip),
+        compile_seconds=compilation.seconds,
+    )
+
+
+def _work(experiment: Experiment, shape_class: ShapeClass, state_bytes: dict[str, int]) -> Work:
+    """What a step on a class is asked to do."""
+    row = Row(
+        shape_class.tokens,
+        experiment.vae.channels,
+        experiment.data.text_length,
+        experiment.text.width,
+    )
+    rows, dit, text = shape_class.rows, experiment.dit, experiment.text
+    return Work(
+        name=f"{experiment.name} {rows}x{shape_class.tokens}",
+        rows=rows,
+        tokens=shape_class.tokens,
+        state_bytes=state_bytes,
+        model_flops=rows * train_flops(dit, row, text),
+        hardware_flops=rows * hardware_flops(dit, row, text),
+    )
+
+
+def kernel_seconds(cost: Cost, blocks: Blocks, chip: Chip) -> float:
+    """Seconds of all calls of flash kernels, by the schedules that libtpu makes of them.
+
+    Raises:
+        ConfigError: there is another kernel, which nothing is known of.
+    """
+    topology = f"{chip.generation}:" + ("2x2x1" if chip.torus_axes == 3 else "2x2")
+    total = 0.0
+    for use in cost.kernels:
+        if not use.name.startswith("flash_"):
+            raise ConfigError(f"kernel {use.name}: only the schedules of flash kernels are counted")
+        cycles = kernel_cycles(_probe(use, blocks), topology, SCHEDULES)
+        total += use.calls * cycles[use.name].cycles / chip.clock_hz
+    return total
+
+
+def _probe(use: KernelUse, blocks: Blocks) -> Probe:
+    """The kernel alone, at the shapes it is used with: queries and keys are its first operands that
+    have heads."""
+    wide: Sequence[Any] = [s for s in use.operands if len(s) == 3 and s[-1] % LANES == 0]
+    (joined, queries, width), (_, keys, _) = wide[:2]
+    rows = next(shape[0] for shape in use.operands if len(shape) == 3 and shape[1] == 1)
+    arguments = {
+        "rows": rows,
+        "heads": joined // rows,
+        "queries": queries,
+        "keys": keys,
+        "width": width,
+        "blocks": dataclasses.asdict(blocks),
+    }
+    return Probe("sora_jax.nn.probes:flash", arguments)

@@ -1,0 +1,1 @@
+"""What scaling costs: exact counts of work and parameters, from configs alone."""

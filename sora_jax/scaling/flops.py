@@ -1,0 +1,241 @@
+"""Exact matmul FLOPs of the networks, forward, in training and on the device; and parameter counts.
+
+A multiply-add is two FLOPs. Matrix products and convolutions are counted and elementwise work is
+not. Padding is: the device multiplies it like the rest. Attention counts every query against every
+key. Nothing is derived from the number of parameters (6 x parameters x tokens): attention has work
+without parameters, half of all and more in long clips, and captions and noise levels have
+parameters that no token meets.
+
+Three readings of one list of matmuls:
+
+    forward    each once
+    training   and once more for every operand that needs a gradient: both of most, the weights
+               alone where the other operand is data (patches, sinusoids, captions made beforehand)
+    hardware   and once more for every time that the backward pass computes it again
+
+How memory is saved changes the last alone. Training FLOPs are the price of what is learned,
+hardware FLOPs the work that a device did for it.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import jax
+from flax import nnx
+
+from sora_jax.config import ConfigError
+from sora_jax.models.dit import DiTConfig
+from sora_jax.models.text import TextConfig
+from sora_jax.models.vae import VAEConfig
+from sora_jax.nn.layers import NoiseLevelEmbedding
+from sora_jax.nn.positions import PlaceEmbedding
+
+Part = Literal["attention", "cross_attention", "projections", "mlp", "modulation", "embedding"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """Sizes of one row of a batch, padding counted. Training has two noise levels a clip."""
+
+    tokens: int
+    channels: int  # of the latents; a token has patch * patch * channels values
+    text_tokens: int
+    text_width: int  # of the caption's embeddings
+    levels: int = 2  # noise levels in the row's table
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) < 1:
+                raise ConfigError(f"row.{field.name}={getattr(self, field.name)} must be positive")
+
+
+@dataclasses.dataclass(frozen=True)
+class Flops:
+    """Of one row through the transformer, forward, by part."""
+
+    attention: int  # scores and values of tokens
+    cross_attention: int  # scores and values of the caption
+    projections: int  # to queries, keys and values, and out, of both attentions
+    mlp: int
+    modulation: int  # from noise levels, and the spreading of its tables over the tokens
+    embedding: int  # of patches in and out, places and the caption's mean
+
+    @property
+    def total(self) -> int:
+        return sum(getattr(self, field.name) for field in dataclasses.fields(self))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Matmul:
+    part: Part
+    forward: int  # FLOPs
+    gradients: int = 2  # operands that need a gradient: each a matmul of the same size
+    again: int = 0  # times that the backward pass computes it again
+
+
+def dit_flops(config: DiTConfig, row: Row) -> Flops:
+    """Of one row through the transformer, forward."""
+    by_part = {field.name: 0 for field in dataclasses.fields(Flops)}
+    for matmul in _matmuls(config, row, text_trained=False):
+        by_part[matmul.part] += matmul.forward
+    return Flops(**by_part)
+
+
+def text_flops(config: TextConfig, text_tokens: int) -> int:
+    """Of one caption through the encoder, forward. Its embeddings are looked up, at no FLOPs."""
+    qkv, out, gate_and_up, down = 3, 1, 4, 2  # widths x widths of weights
+    weights = (qkv + out + gate_and_up + down) * config.width**2
+    scores_and_values = 2 * text_tokens * config.width
+    return config.depth * 2 * text_tokens * (weights + scores_and_values)
+
+
+def train_flops(config: DiTConfig, row: Row, text: TextConfig | None = None) -> int:
+    """Of one row in a training step, forward and backward, however the step saves memory.
+
+    `text`: the encoder that is trained with the transformer, and counted; None where embeddings
+    were made beforehand. The update of the weights is elementwise. Raises ConfigError if the
+    encoder is not as wide as the row's embeddings.
+    """
+    if text is not None and text.width != row.text_width:
+        raise ConfigError(f"text.width={text.width} is not the row's text_width={row.text_width}")
+    matmuls = _matmuls(config, row, text_trained=text is not None)
+    # The encoder's first operand is its table of embeddings, which is trained: all have both.
+    encoder = 0 if text is None else 3 * text_flops(text, row.text_tokens)
+    return encoder + sum(matmul.forward * (1 + matmul.gradients) for matmul in matmuls)
+
+
+def hardware_flops(config: DiTConfig, row: Row, text: TextConfig | None = None) -> int:
+    """`train_flops`, and what `config.remat` and the attention kernel compute again.
+
+    As the loop over blocks computes; in an unrolled one XLA may find equal matmuls and keep one.
+    Not counted: what kernels pad to their blocks or skip as padding, and the scores that a ring of
+    devices computes again.
+    """
+    again = sum(m.forward * m.again for m in _matmuls(config, row, text_trained=text is not None))
+    return train_flops(config, row, text) + again
+
+
+def _matmuls(config: DiTConfig, row: Row, *, text_trained: bool) -> Iterator[_Matmul]:
+    """Every matmul of the transformer on one row. `text_trained`: captions need a gradient."""
+    width, n, m = config.width, row.tokens, row.levels
+    token_width = config.patch**2 * row.channels
+    sinusoids, places = 2 * NoiseLevelEmbedding.num_sinusoids, 4 * PlaceEmbedding.num_periods
+    captions = 1 if text_trained else 0
+
+    yield _Matmul("embedding", 2 * n * token_width * width, gradients=1)
+    yield _Matmul("embedding", 2 * n * places * width, gradients=1)
+    yield _Matmul("embedding", 2 * m * row.text_tokens * row.text_width, gradients=captions)
+    yield _Matmul("embedding", 2 * m * row.text_width * width, gradients=1 + captions)
+    yield _Matmul("embedding", 2 * n * width * token_width)
+    yield _Matmul("modulation", 2 * m * sinusoids * width, gradients=1)
+    yield _Matmul("modulation", 2 * m * width * width)
+    yield _Matmul("modulation", 2 * m * width * 6 * width)
+    yield _Matmul("modulation", 2 * m * width * 2 * width)
+    for _ in range(2):  # the last shift and scale; what selects them needs no gradient
+        yield _Matmul("modulation", 2 * n * m * width, gradients=1)
+    for _ in range(config.depth):
+        yield from _block_matmuls(config, row, captions)
+
+
+def _block_matmuls(config: DiTConfig, row: Row, captions: int) -> Iterator[_Matmul]:
+    """Of one block. `captions`: 1 if captions need a gradient, else 0."""
+    width, n, m, length = config.width, row.tokens, row.levels, row.text_tokens
+    remat = 0 if config.remat == "none" else 1
+    scores, values = _attention_again(config, kept=config.remat == "attention")
+    caption_scores, caption_values = _attention_again(config, kept=False)
+
+    yield _Matmul("attention", 2 * n * n * width, again=scores)
+    yield _Matmul("attention", 2 * n * n * width, again=values)
+    yield _Matmul("cross_attention", 2 * n * length * width, again=caption_scores)
+    yield _Matmul("cross_attention", 2 * n * length * width, again=caption_values)
+    for _ in range(6):  # query, key, value and out among tokens; query and out to the caption
+        yield _Matmul("projections", 2 * n * width * width, again=remat)
+    for _ in range(2):  # key and value of the caption
+        keys_or_values = 2 * length * row.text_width * width
+        yield _Matmul("projections", keys_or_values, gradients=1 + captions, again=remat)
+    for _ in range(2):  # up and down
+        yield _Matmul("mlp", 2 * n * width * config.hidden, again=remat)
+    for _ in range(6):  # shift, scale and gate, of attention and MLP
+        yield _Matmul("modulation", 2 * n * m * width, gradients=1, again=remat)
+
+
+def _attention_again(config: DiTConfig, *, kept: bool) -> tuple[int, int]:
+    """How often the backward pass computes attention's scores and values again.
+
+    Kept outputs spare the values but not the scores, since the softmax between them is not kept.
+    The fused kernels never keep it: their backward pass starts from scores in any case. Those for
+    TPU run forward again only where outputs are not kept; cuDNN's also where they are, for the sums
+    of its softmax, which have no name that a policy could keep.
+    """
+    fused = 0 if config.attention.kernel == "reference" else 1
+    if config.remat == "none":
+        return fused, 0
+    if not kept or config.attention.kernel == "cudnn":
+        return 1 + fused, 1
+    return 1, 0
+
+
+def vae_flops(config: VAEConfig, frames: int, height: int, width: int) -> tuple[int, int]:
+    """(encode, decode) of one clip of so many pixels, forward.
+
+    Kernels reach into the zeros around a picture and before a clip. A convolution by matmul
+    multiplies these too, and they count; a direct one passes over them, as XLA counts it. Raises
+    ConfigError for a size that the autoencoder cannot code.
+    """
+    folds = not (
+        (frames - 1) % config.temporal or height % config.spatial or width % config.spatial
+    )
+    if not folds or min(frames, height, width) < 1:
+        raise ConfigError(
+            f"{frames} frames of {height}x{width} pixels do not fold: the autoencoder takes "
+            f"1 + {config.temporal}k frames and sides that {config.spatial} divides"
+        )
+    inside, inputs, cells = 0, 3, 0
+    for outputs, (fold, side) in zip(config.widths, config.folds, strict=True):
+        frames, height, width = (frames - 1) // fold + 1, height // side, width // side
+        cells = frames * height * width
+        inside += 2 * cells * (fold * side**2 * inputs) * outputs
+        taps = _block_taps(config, frames, height, width)
+        inside += config.blocks * 2 * taps * outputs**2
+        inputs = outputs
+    # The decoder has the encoder's sizes in reverse. Only the way to latents and back differs:
+    # a mean and a log-variance go out, and one latent comes in.
+    latents = 2 * cells * inputs * config.channels
+    return inside + 2 * latents, inside + latents
+
+
+def _block_taps(config: VAEConfig, frames: int, height: int, width: int) -> int:
+    """Pairs of a cell and a cell under its kernel that are multiplied, in the two convolutions of a
+    residual block: one kernel spans three frames, the present and those before, and one a frame."""
+    if config.convolution == "matmul":
+        return (3 + 1) * frames * 9 * height * width
+    pairs_of_frames = sum(min(3, frame) for frame in range(1, frames + 1)) + frames
+    return pairs_of_frames * (3 * height - 2) * (3 * width - 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterCount:
+    """Numbers that are learned. `embedding`: those between the network and what comes from outside,
+    which have an axis named `vocabulary` or `features` (words, patches, places), and so do not grow
+    with the square of the width."""
+
+    total: int
+    embedding: int
+
+    @property
+    def without_embedding(self) -> int:
+        return self.total - self.embedding
+
+
+def count_parameters(model: Any) -> ParameterCount:
+    """Of a module, or of its shapes alone: `jax.eval_shape(lambda: Model(..., nnx.Rngs(0)))`."""
+    total = embedding = 0
+    for leaf in jax.tree.leaves(model, is_leaf=lambda leaf: isinstance(leaf, nnx.Param)):
+        if isinstance(leaf, nnx.Param):
+            size = math.prod(leaf.get_value().shape)
+            total += size
+            if {"vocabulary", "features"} & set(leaf.get_metadata()["axes"]):
+                embedding += size
+    return ParameterCount(total, embedding)

@@ -1,0 +1,69 @@
+"""Few shapes of equal cost for many sizes of clip."""
+
+import math
+
+import pytest
+
+from sora_jax.data.buckets import DataConfig, bucket_classes
+from sora_jax.data.ladder import (
+    ASPECT_RATIOS,
+    aligned,
+    buckets_of,
+    equal_classes,
+    picture_sizes,
+)
+from sora_jax.errors import ConfigError
+from sora_jax.models.dit import DiTConfig
+from sora_jax.scaling.flops import Row, train_flops
+
+PICTURES, DURATIONS = (256, 512, 1024), (1, 4, 8, 16, 32)
+DIT = DiTConfig(depth=28, width=1536, heads=12)
+
+
+def cost(tokens: int) -> int:
+    return train_flops(DIT, Row(tokens, channels=16, text_tokens=256, text_width=1024))
+
+
+@pytest.mark.parametrize("tokens", [256, 400, 900, 1600, 3600, 8160])
+def test_pictures_are_near_their_aspect_ratio_and_fill_their_row(tokens: int) -> None:
+    sizes = picture_sizes(tokens)
+    assert len(set(sizes)) == len(ASPECT_RATIOS)
+    for (height, width), ratio in zip(sizes, ASPECT_RATIOS, strict=True):
+        assert 0.96 * tokens <= height * width <= tokens
+        assert abs(math.log(width / height / ratio)) < 0.15
+
+
+def test_a_resolution_without_such_pictures_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no picture of 7 tokens"):
+        picture_sizes(7)
+
+
+@pytest.mark.parametrize(("length", "context"), [(75_600, 4), (256, 1), (900, 4), (522_240, 16)])
+def test_rows_are_rounded_up_by_little(length: int, context: int) -> None:
+    rounded = aligned(length, context)
+    assert rounded % context == 0
+    assert length <= rounded <= 1.015 * length
+    assert length < 4096 * context or rounded % (128 * context) == 0
+
+
+def test_nine_shapes_three_resolutions_and_five_durations_need_eight_programs() -> None:
+    buckets = buckets_of(PICTURES, DURATIONS, temporal=4, cell=16)
+    assert len(buckets) == len(ASPECT_RATIOS) * len(PICTURES) * len(DURATIONS)
+    lengths = [tokens * frames for tokens in PICTURES for frames in DURATIONS]
+    classes = equal_classes(lengths, ways=64, context=1, cost=cost)
+    assert len(classes) == 8
+
+    def tokens_of(bucket: object) -> int:
+        return (bucket.height // 16) * (bucket.width // 16) * ((bucket.frames - 1) // 4 + 1)
+
+    used = bucket_classes(DataConfig(buckets, classes), tokens_of)
+    for shape_class in classes:
+        waste = [
+            1 - tokens_of(bucket) / shape_class.tokens
+            for bucket, its in zip(buckets, used, strict=True)
+            if its == shape_class
+        ]
+        assert sum(waste) / len(waste) <= 0.04
+    spent = [each.rows * cost(each.tokens) for each in classes]
+    assert max(spent) <= 1.3 * min(spent)
+    assert all(each.rows % 64 == 0 for each in classes)

@@ -1,0 +1,96 @@
+"""From what was counted to what is said, and what is said to have changed."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from sora_jax.errors import ConfigError
+from sora_jax.pod.chips import GENERATIONS
+from sora_jax.pod.compiler import Memory
+from sora_jax.pod.cost import CollectiveUse, Cost
+from sora_jax.pod.golden import check
+from sora_jax.pod.report import ClassReport, Work, report_of, report_of_overflow, table
+
+CHIP = GENERATIONS["v5p"]
+DEVICES = 4
+WORK = Work("tiny 4x64", 4, 64, {"parameters": 100, "ema": 100, "optimizer": 200}, 8e15, 10e15)
+MEMORY = Memory(1000, 0, 500, 400, 0, 500, 0, 0, logged=True)
+
+
+def use(kind: str, axes: tuple[str, ...], seconds: float, *, hidden: bool) -> CollectiveUse:
+    return CollectiveUse(kind, axes, 2, hidden, calls=3, bytes=10, sent_bytes=5, seconds=seconds)
+
+
+COST = Cost(
+    matmul_flops=0,
+    matmul_cycles=int(2 * CHIP.clock_hz),
+    other_cycles=int(CHIP.clock_hz),
+    kernels=(),
+    collectives=(
+        use("all-gather", ("fsdp", "context"), 0.5, hidden=True),
+        use("all-gather", ("context",), 0.25, hidden=False),
+        use("all-reduce", ("context",), 0.25, hidden=True),
+    ),
+    host_bytes=0,
+    unknown_loops=(),
+)
+
+
+def report() -> ClassReport:
+    return report_of(WORK, CHIP, DEVICES, MEMORY, COST, kernel_seconds=4.0, compile_seconds=9.0)
+
+
+def test_a_step_takes_between_what_waits_and_everything_in_turn() -> None:
+    found = report()
+    assert found.collective_seconds == {"fsdp+context": 0.5, "context": 0.5}
+    assert found.exposed_seconds == 0.25
+    assert found.step_seconds == {"low": 7.25, "high": 8.0}
+    assert found.mfu is not None
+    assert found.mfu["low"] == pytest.approx(2e15 / 459e12 / 8.0)
+    assert found.mfu["high"] == pytest.approx(2e15 / 459e12 / 7.25)
+    assert found.bound == "kernels"
+    assert found.temporary_bytes == 600
+    assert found.fits
+
+
+def test_collectives_bound_a_step_that_they_outlast() -> None:
+    slow = use("all-gather", ("context",), 20.0, hidden=True)
+    cost = dataclasses.replace(COST, collectives=(slow,))
+    found = report_of(WORK, CHIP, DEVICES, MEMORY, cost, kernel_seconds=0.0, compile_seconds=1.0)
+    assert found.step_seconds == {"low": 20.0, "high": 23.0}
+    assert found.bound == "collectives over context"
+
+
+def test_a_chip_of_two_devices_does_twice_the_flops() -> None:
+    found = report_of_overflow(WORK, GENERATIONS["tpu7x"], DEVICES, 2**37, 2**36)
+    assert found.model_flops_per_chip == 4e15
+    assert report().model_flops_per_chip == 2e15
+
+
+def test_what_does_not_fit_says_by_how_much() -> None:
+    found = report_of_overflow(WORK, CHIP, DEVICES, needed=96 * 2**30, available=94 * 2**30)
+    assert not found.fits
+    assert "does NOT fit, by 2.0" in table(found)
+    assert "step" not in table(found)
+
+
+def test_a_report_reads_as_a_paragraph() -> None:
+    text = table(report())
+    assert "step      7.250 to 8.000 s, MFU 54.5% to 60.1%, bound by kernels" in text
+    assert len(text.splitlines()) == 6
+
+
+def test_what_was_kept_is_compared(tmp_path: Path) -> None:
+    kept = tmp_path / "golden.json"
+    check([report()], kept)
+    check([report()], kept)  # and nothing has changed
+
+    more = {**(report().collective_calls or {}), "all-gather over context": 4}
+    changed = dataclasses.replace(report(), collective_calls=more, peak_bytes=1100)
+    with pytest.raises(ConfigError) as error:
+        check([changed], kept)
+    assert "all-gather over context 3 times, now 4" in str(error.value)
+    assert "at the peak, now" in str(error.value)
+    assert json.loads(kept.read_text())["tiny 4x64"]["peak_bytes"] == 1000  # left as it was

@@ -1,0 +1,109 @@
+"""The family of transformers: sizes, stages, and a step of every class without being made."""
+
+import functools
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from sora_jax.config import ConfigError, load_experiment
+from sora_jax.experiment import Experiment
+from sora_jax.networks import make_generator
+from sora_jax.programs import abstract_batch, bytes_by_kind, step_of
+from sora_jax.scaling.flops import Row, count_parameters, train_flops
+from sora_jax.sharding.mesh import MeshConfig, make_mesh
+from sora_jax.train.diffusion_loss import diffusion_loss
+from sora_jax.train.state import abstract_state, init_state
+
+FOLDER = Path(__file__).resolve().parent.parent / "experiments"
+NAMES = sorted(path.stem for path in FOLDER.glob("dit_*.py"))
+STAGES = ("experiment", "p480", "p720", "p1080")
+MILLIONS = {"m": 1, "b": 1_000}
+SHRUNK = (
+    "dit.depth=1",
+    "dit.width=32",
+    "dit.heads=2",
+    "dit.attention.kernel=reference",
+    "text.depth=1",
+    "text.width=32",
+    "text.heads=2",
+    "mesh.fsdp=1",
+    "mesh.context=1",
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_transformer_has_the_parameters_it_is_named_by(name: str) -> None:
+    experiment: Experiment = load_experiment(name)
+    model = jax.eval_shape(lambda: make_generator(experiment, nnx.Rngs(0)))
+    millions = int(name[4:-1]) * MILLIONS[name[-1]]
+    found = count_parameters(model.dit).total / 1e6
+    assert 0.9 * millions < found < 1.15 * millions
+    assert experiment.dit.width // experiment.dit.heads == 128
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stage_has_few_classes_of_equal_cost_and_little_padding(name: str, stage: str) -> None:
+    experiment: Experiment = load_experiment(f"{name}:{stage}")
+    classes = experiment.data.shape_classes
+    assert len(classes) <= 8
+    width = experiment.text.width
+    costs = [
+        each.rows * train_flops(experiment.dit, Row(each.tokens, 16, 256, width), experiment.text)
+        for each in classes
+    ]
+    assert max(costs) <= 1.3 * min(costs)
+    assert len(experiment.data.buckets) % 9 == 0
+    for each in classes:
+        waste = [
+            1 - experiment.tokens(bucket) / each.tokens
+            for bucket, its in zip(experiment.data.buckets, experiment.classes(), strict=True)
+            if its == each
+        ]
+        assert waste
+        assert sum(waste) / len(waste) <= 0.04
+
+
+def test_a_stage_that_is_not_there_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"has no function p999\(\)"):
+        load_experiment("dit_30m:p999")
+
+
+@pytest.mark.parametrize("name", ["dit_30m:p1080", "dit_14b:p720"])
+def test_every_class_steps_without_being_made(name: str) -> None:
+    experiment: Experiment = load_experiment(name)
+    stage = experiment.dit_stage
+    step, optimizer = step_of(stage.training, diffusion_loss(stage.diffusion))
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    state = abstract_state(functools.partial(make_generator, experiment), optimizer, mesh)
+    sizes = bytes_by_kind(state)
+    assert sizes["ema"] == sizes["parameters"]
+    assert abs(sizes["optimizer"] - 2 * sizes["parameters"]) < 100
+    for shape_class in experiment.data.shape_classes:
+        batch = abstract_batch(experiment, shape_class, mesh)
+        after, metrics = jax.eval_shape(step, state, batch, jax.random.key(0))
+        assert metrics["loss"].shape == ()
+        shapes = [[leaf.shape for leaf in jax.tree.leaves(tree)] for tree in (state, after)]
+        assert shapes[0] == shapes[1]
+
+
+def test_a_transformer_trains_shrunk() -> None:
+    experiment: Experiment = load_experiment("dit_30m", SHRUNK)
+    stage = experiment.dit_stage
+    step, optimizer = step_of(stage.training, diffusion_loss(stage.diffusion))
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    make = functools.partial(make_generator, experiment)
+    state = init_state(make, optimizer, jax.random.key(0), mesh)
+    shortest = min(experiment.data.shape_classes, key=lambda each: each.tokens)
+    generator = np.random.default_rng(0)
+
+    def filled(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        values = generator.normal(size=(2, *leaf.shape[1:]))
+        return np.ones_like(values, leaf.dtype) if leaf.dtype == np.int32 else values.astype("f4")
+
+    batch = jax.tree.map(filled, abstract_batch(experiment, shortest, mesh))
+    state, metrics = jax.jit(step)(state, batch, jax.random.key(1))
+    assert np.isfinite(float(metrics["loss"]))

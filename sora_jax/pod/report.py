@@ -55,7 +55,8 @@ class ClassReport:
     collective_seconds: Mapping[str, float] | None = None  # by mesh axes
     exposed_seconds: float | None = None  # of collectives that wait in line with the arithmetic
     collective_bytes: Mapping[str, float] | None = None
-    collective_calls: Mapping[str, int] | None = None  # by kind and axes: "all-gather over fsdp"
+    # Calls and bytes by kind and axes: {"all-gather over fsdp": {"calls": 4, "bytes": 1024}}.
+    collectives: Mapping[str, Mapping[str, int]] | None = None
     step_seconds: Interval | None = None
     mfu: Interval | None = None
     bound: str | None = None
@@ -76,12 +77,14 @@ def report_of(
     compute = matmul + other + kernel_seconds
     seconds: dict[str, float] = collections.defaultdict(float)
     moved: dict[str, float] = collections.defaultdict(float)
-    calls: dict[str, int] = collections.defaultdict(int)
+    by_kind: dict[str, dict[str, int]] = {}
     for use in cost.collectives:
         axes = "+".join(use.axes) or "none"
         seconds[axes] += use.seconds
         moved[axes] += use.bytes
-        calls[f"{use.kind} over {axes}"] += use.calls
+        kind = by_kind.setdefault(f"{use.kind} over {axes}", {"calls": 0, "bytes": 0})
+        kind["calls"] += use.calls
+        kind["bytes"] += use.bytes
     total = sum(seconds.values())
     exposed = sum(use.seconds for use in cost.collectives if not use.hidden)
     low, high = max(compute + exposed, total), compute + total
@@ -98,7 +101,7 @@ def report_of(
         collective_seconds=dict(seconds),
         exposed_seconds=exposed,
         collective_bytes=dict(moved),
-        collective_calls=dict(sorted(calls.items())),
+        collectives=dict(sorted(by_kind.items())),
         step_seconds={"low": low, "high": high},
         mfu={"low": flops / chip.peak_flops / high, "high": flops / chip.peak_flops / low},
         bound=_bound(

@@ -1,12 +1,12 @@
 """A step of a small transformer, compiled for four chips that are not there."""
 
+import importlib.metadata
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-
-from sora_jax.cli import compile as command
-from sora_jax.cli.main import run
 
 pytest.importorskip("libtpu")
 GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "pod_dit_30m.json"
@@ -19,20 +19,23 @@ ARGUMENTS = (
 )
 
 
-def compiled(*arguments: str) -> None:
-    with pytest.raises(SystemExit) as stop:
-        run(command, arguments)
-    assert stop.value.code == 0
+def sora_compile(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own: libtpu and its settings are loaded once."""
+    command = [sys.executable, "-m", "sora_jax.cli.compile", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_a_step_is_compiled_and_its_collectives_are_as_they_were(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], update_golden: bool
+    tmp_path: Path, update_golden: bool
 ) -> None:
     if update_golden:
         GOLDEN.unlink(missing_ok=True)
     output = tmp_path / "report.json"
-    compiled(*ARGUMENTS, f"--output={output}", f"--golden={GOLDEN}")
-    assert "bound by" in capsys.readouterr().out
+    kept = json.loads(GOLDEN.read_text())["libtpu"] if GOLDEN.exists() else None
+    golden = [f"--golden={GOLDEN}"] if kept in (None, importlib.metadata.version("libtpu")) else []
+    done = sora_compile(*ARGUMENTS, f"--output={output}", *golden)
+    assert done.returncode == 0, done.stderr
+    assert "bound by" in done.stdout
     report = json.loads(output.read_text())
     assert (report["topology"], report["slices"], report["chips"]) == ("v5p:2x2x1", 1, 4)
     [found] = report["classes"]
@@ -47,9 +50,10 @@ def test_a_step_is_compiled_and_its_collectives_are_as_they_were(
     assert any("context" in axes for axes in found["collective_seconds"])
 
 
+@pytest.mark.slow
 def test_between_slices_only_gradients_move(tmp_path: Path) -> None:
     output = tmp_path / "report.json"
-    compiled(
+    done = sora_compile(
         "--experiment=dit_30m:p720_on_2_slices",
         "--topology=v5p:2x2x1",
         "--slices=2",
@@ -58,13 +62,16 @@ def test_between_slices_only_gradients_move(tmp_path: Path) -> None:
         "--set=text.depth=1",
         f"--output={output}",
     )
+    assert done.returncode == 0, done.stderr
     [found] = json.loads(output.read_text())["classes"]
-    across = {kind for kind in found["collective_calls"] if "replica" in kind}
-    assert across
-    assert all(kind.startswith(("all-reduce", "reduce-scatter")) for kind in across)
-    moved = sum(b for axes, b in found["collective_bytes"].items() if "replica" in axes)
-    # Each device sums its shard of the gradients, once.
-    assert moved < 1.2 * found["state_bytes"]["parameters"]
+    across = {kind: use for kind, use in found["collectives"].items() if "replica" in kind}
+    sums = [use["bytes"] for kind, use in across.items() if kind.startswith("all-reduce")]
+    others = [use["bytes"] for kind, use in across.items() if not kind.startswith("all-reduce")]
+    # Each device sums its shard of the gradients, once. Those of the embeddings of words are sent
+    # by row, before they are added to the table: that is less than the table.
+    assert 0.5 * found["state_bytes"]["parameters"] < sum(sums)
+    assert sum(sums) < 1.1 * found["state_bytes"]["parameters"]
+    assert sum(others) < 0.05 * sum(sums)
 
 
 @pytest.mark.parametrize(
@@ -80,10 +87,7 @@ def test_between_slices_only_gradients_move(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_cannot_be_compiled_is_one_sentence(
-    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as stop:
-        run(command, arguments)
-    assert stop.value.code == 2
-    assert sentence in capsys.readouterr().err
+def test_what_cannot_be_compiled_is_one_sentence(arguments: list[str], sentence: str) -> None:
+    done = sora_compile(*arguments)
+    assert done.returncode == 2
+    assert sentence in done.stderr

@@ -83,14 +83,20 @@ def test_a_report_reads_as_a_paragraph() -> None:
 
 
 def test_what_was_kept_is_compared(tmp_path: Path) -> None:
+    pytest.importorskip("libtpu")
     kept = tmp_path / "golden.json"
     check([report()], kept)
     check([report()], kept)  # and nothing has changed
 
-    more = {**(report().collective_calls or {}), "all-gather over context": 4}
-    changed = dataclasses.replace(report(), collective_calls=more, peak_bytes=1100)
+    more = {**(report().collectives or {}), "all-gather over context": {"calls": 4, "bytes": 10}}
+    changed = dataclasses.replace(report(), collectives=more, peak_bytes=1100)
     with pytest.raises(ConfigError) as error:
         check([changed], kept)
-    assert "all-gather over context 3 times, now 4" in str(error.value)
+    assert "context 3 times, 10 bytes, now 4 times, 10 bytes" in str(error.value)
     assert "at the peak, now" in str(error.value)
-    assert json.loads(kept.read_text())["tiny 4x64"]["peak_bytes"] == 1000  # left as it was
+    content = json.loads(kept.read_text())
+    assert content["classes"]["tiny 4x64"]["peak_bytes"] == 1000  # left as it was
+
+    kept.write_text(json.dumps(content | {"libtpu": "0.0.1"}))
+    with pytest.raises(ConfigError, match="written with libtpu 0.0.1"):
+        check([report()], kept)

@@ -10,7 +10,7 @@ CONSTRAINTS := constraints-$(VERSION).txt
 INSTALLED := .venv/.installed-$(VERSION)
 PIP_INSTALL := install -qq --disable-pip-version-check
 BIN := .venv/bin
-# A step's scratch memory comes fresh from the system every time: in huge pages that costs a fifth
+# A step's scratch memory comes fresh from the system every time: in huge pages that costs a quarter
 # of the page faults, and a step of the demo takes 94 ms for 114. Without glibc nobody reads it.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 

@@ -26,12 +26,12 @@ from sora_jax.data.buckets import Bucket
 from sora_jax.experiment import Experiment
 from sora_jax.models.latents import LatentStatistics, encode_batch, lay_out
 from sora_jax.networks import make_generator, make_vae
+from sora_jax.programs import step_of
 from sora_jax.sharding.mesh import make_mesh
 from sora_jax.train.diffusion_loss import diffusion_loss
 from sora_jax.train.loop import TrainConfig
-from sora_jax.train.optimizer import make_optimizer
 from sora_jax.train.state import init_state
-from sora_jax.train.step import LossFunction, train_step
+from sora_jax.train.step import LossFunction
 from sora_jax.train.vae_losses import vae_loss
 from sora_jax.types import VideoBatch
 
@@ -51,24 +51,21 @@ def clips(experiment: Experiment, rows: int) -> VideoBatch:
     )
 
 
-def step_of(
+def compiled_update(
     experiment: Experiment, make_model: Any, training: TrainConfig, loss: LossFunction
 ) -> Callable[[Any], Any]:
     """An update of a fresh model of the experiment on a batch, compiled."""
-    optimizer = make_optimizer(training.optimizer, training.steps)
+    update, optimizer = step_of(training, loss)
     make = functools.partial(make_model, experiment)
     state = init_state(make, optimizer, jax.random.key(0), make_mesh(experiment.mesh))
-    step = functools.partial(
-        train_step, loss_function=loss, optimizer=optimizer, ema_decay=training.ema_decay
-    )
-    return functools.partial(jax.jit(step), state, key=jax.random.key(1))
+    return functools.partial(jax.jit(update), state, key=jax.random.key(1))
 
 
 def vae_case(*changes: str) -> Callable[[], Any]:
     """A step of the autoencoder."""
     experiment = load_experiment("demo", changes)
     stage = experiment.vae_stage
-    step = step_of(experiment, make_vae, stage.training, vae_loss(stage.loss))
+    step = compiled_update(experiment, make_vae, stage.training, vae_loss(stage.loss))
     batch = clips(experiment, stage.pixel_frames // BUCKET.frames)
     return lambda: step(batch)
 
@@ -77,7 +74,9 @@ def dit_case(*changes: str) -> Callable[[], Any]:
     """A step of the transformer; it encodes its batch first unless latents are made once."""
     experiment = load_experiment("demo", changes)
     stage = experiment.dit_stage
-    step = step_of(experiment, make_generator, stage.training, diffusion_loss(stage.diffusion))
+    step = compiled_update(
+        experiment, make_generator, stage.training, diffusion_loss(stage.diffusion)
+    )
     names = [bucket.name for bucket in experiment.data.buckets]
     shape_class = experiment.classes()[names.index(BUCKET.name)]
     vae = jax.jit(lambda: make_vae(experiment, nnx.Rngs(0)))()

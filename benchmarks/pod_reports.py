@@ -1,7 +1,7 @@
 """Compiles the steps that docs/performance.md tells of, and prints its table.
 
     python -m benchmarks.pod_reports              those that have no report in docs/performance yet
-    python -m benchmarks.pod_reports v6e_720p     one of them again
+    python -m benchmarks.pod_reports v5p_4_720p   one of them again
     python -m benchmarks.pod_reports --table      the table of the reports that are there
 
 No TPU is needed. A case takes one to ten minutes and up to 8 GiB.

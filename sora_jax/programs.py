@@ -1,6 +1,7 @@
 """An experiment's training step, and its programs: one a shape class, lowered without any data."""
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -78,7 +79,4 @@ def bytes_by_kind(state: TrainState) -> dict[str, int]:
 
 
 def _shard_bytes(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> int:
-    count = 1
-    for length in sharding.shard_shape(leaf.shape):
-        count *= length
-    return count * leaf.dtype.itemsize
+    return math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize

@@ -14,11 +14,12 @@ from sora_jax.config import ConfigError, load_experiment, override, to_text
 from sora_jax.experiment import Experiment
 from sora_jax.models.latents import LatentStatistics, encode_batch, lay_out
 from sora_jax.networks import make_generator, make_vae
+from sora_jax.programs import step_of
 from sora_jax.sharding.mesh import MeshConfig, make_mesh
 from sora_jax.train.diffusion_loss import diffusion_loss
 from sora_jax.train.optimizer import make_optimizer
 from sora_jax.train.state import TrainState, abstract_state, init_state
-from sora_jax.train.step import LossFunction, train_step
+from sora_jax.train.step import LossFunction
 from sora_jax.train.vae_losses import vae_loss
 from sora_jax.types import VideoBatch
 from tests.tiny import one_device_mesh
@@ -142,10 +143,7 @@ def test_a_shipped_experiment_steps_at_full_size_without_being_made(name: str) -
     experiment: Experiment = load_experiment(name)
     vae = abstract(experiment, "vae").model
     for stage, (_, training, loss) in stages(experiment).items():
-        optimizer = make_optimizer(training.optimizer, training.steps)
-        step = functools.partial(
-            train_step, loss_function=loss, optimizer=optimizer, ema_decay=training.ema_decay
-        )
+        step, _ = step_of(training, loss)
         before = abstract(experiment, stage)
         for index, shape_class in enumerate(experiment.classes()):
             rows = experiment.vae_rows()[index] if stage == "vae" else shape_class.rows
@@ -173,10 +171,7 @@ def test_a_shipped_experiment_trains_shrunk(name: str) -> None:
     )
     states: dict[str, TrainState] = {}
     for stage, (make_model, training, loss) in stages(experiment).items():
-        optimizer = make_optimizer(training.optimizer, training.steps)
-        step = functools.partial(
-            train_step, loss_function=loss, optimizer=optimizer, ema_decay=training.ema_decay
-        )
+        step, optimizer = step_of(training, loss)
         batch = video_batch(experiment, index, 2)
         if stage == "dit":
             encoder = jax.jit(functools.partial(encode, experiment, index))

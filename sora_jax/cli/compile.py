@@ -1,7 +1,7 @@
 """compile an experiment's steps for a TPU pod, on a machine without one.
 
     sora compile --experiment dit_14b:p720 --topology v5p:4x4x4
-    sora compile --experiment dit_14b:p720 --topology v5p:4x4x4 --slices 2 --set mesh.replica=2
+    sora compile --experiment dit_14b:p720_on_2_slices --topology v5p:4x4x4 --slices 2
 
 Every shape class is compiled as training would run it, for devices that are not there, and a report
 says what a step takes: memory a device, FLOPs, what moves between devices, seconds, and what bounds
@@ -55,6 +55,9 @@ def main(argv: Sequence[str]) -> None:
     """Compiles, prints a paragraph a class, writes the report."""
     if EXPERIMENT.value is None or TOPOLOGY.value is None:
         raise ConfigError("sora compile needs --experiment and --topology")
+    for path in filter(None, (OUTPUT.value, GOLDEN.value)):
+        if not Path(path).resolve().parent.is_dir():
+            raise ConfigError(f"{path}: there is no such directory; make it first")
     experiment = load_experiment(EXPERIMENT.value, SET.value)
     topology = open_topology(TOPOLOGY.value, SLICES.value)
     reports = []

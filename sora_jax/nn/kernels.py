@@ -20,8 +20,6 @@ from sora_jax.nn.flash import padded
 from sora_jax.nn.flash_kernels import MASKED, Blocks, block_of
 
 KernelName = Literal["reference", "flash", "splash", "cudnn"]
-Heads = Float[Array, "b n h k"]
-Segments = Int[Array, "b n"]
 Attend = Callable[[Array, Array, Array, Array, Array], Array]
 
 
@@ -139,7 +137,6 @@ def attend_splash(
 def _block_sizes(queries: int, keys: int, blocks: Blocks) -> splash.BlockSizes:
     """Blocks that divide so many tokens. The fused backward kernel does five matmuls of queries x
     keys where the two separate ones do seven."""
-
     key = block_of(keys, blocks.key)
     backward_key = block_of(keys, blocks.backward_key)
     return splash.BlockSizes(

@@ -6,6 +6,8 @@ from typing import Any, Literal
 import jax
 from flax import nnx
 
+from sora_jax.nn.context import KEPT
+
 Remat = Literal["none", "attention", "full"]
 """What the backward pass recomputes: nothing; all but attention outputs; all but block inputs."""
 
@@ -27,6 +29,6 @@ def apply_stack(blocks: Any, x: jax.Array, *context: Any, remat: Remat, unroll: 
     if remat == "full":
         apply = jax.checkpoint(apply)
     elif remat == "attention":
-        policy = jax.checkpoint_policies.save_only_these_names("attention")
+        policy = jax.checkpoint_policies.save_only_these_names(KEPT)
         apply = jax.checkpoint(apply, policy=policy)
     return jax.lax.scan(apply, x, blocks, unroll=unroll)[0]

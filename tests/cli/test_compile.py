@@ -31,6 +31,7 @@ def test_a_step_is_compiled_and_its_collectives_are_as_they_were(
     if update_golden:
         GOLDEN.unlink(missing_ok=True)
     output = tmp_path / "report.json"
+    assert update_golden or GOLDEN.exists()
     kept = json.loads(GOLDEN.read_text())["libtpu"] if GOLDEN.exists() else None
     golden = [f"--golden={GOLDEN}"] if kept in (None, importlib.metadata.version("libtpu")) else []
     done = sora_compile(*ARGUMENTS, f"--output={output}", *golden)
@@ -80,6 +81,7 @@ def test_between_slices_only_gradients_move(tmp_path: Path) -> None:
         (["--topology=v5p:2x2x1"], "needs --experiment and --topology"),
         ([*ARGUMENTS[:1], "--topology=v9:2x2"], "there is no generation 'v9'"),
         ([*ARGUMENTS[:2], "--shape_class=many"], "write all, or rows x tokens"),
+        ([*ARGUMENTS[:2], "--output=no/such.json"], "there is no such directory"),
         ([*ARGUMENTS[:1], "--topology=v5p:2x2x2"], "needs 4 devices, but 8 are given"),
         (
             [*ARGUMENTS[:2], "--slices=2", "--set=mesh.context=4"],

@@ -10,8 +10,8 @@ CONSTRAINTS := constraints-$(VERSION).txt
 INSTALLED := .venv/.installed-$(VERSION)
 PIP_INSTALL := install -qq --disable-pip-version-check
 BIN := .venv/bin
-# A step's scratch memory comes fresh from the system every time: in huge pages that costs a quarter
-# of the page faults, and a step of the demo takes 94 ms for 114. Without glibc nobody reads it.
+# A step's scratch memory comes fresh from the system every time. In huge pages a step of the demo
+# takes 98 ms for 124 (benchmarks/huge_pages.py). Without glibc nobody reads it.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 .PHONY: demo test test-all lint types floors format venv constraints clean

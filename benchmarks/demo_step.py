@@ -55,9 +55,9 @@ def compiled_update(
     experiment: Experiment, make_model: Any, training: TrainConfig, loss: LossFunction
 ) -> Callable[[Any], Any]:
     """An update of a fresh model of the experiment on a batch, compiled."""
-    update, optimizer = step_of(training, loss)
+    update = step_of(training, loss)
     make = functools.partial(make_model, experiment)
-    state = init_state(make, optimizer, jax.random.key(0), make_mesh(experiment.mesh))
+    state = init_state(make, update.optimizer, jax.random.key(0), make_mesh(experiment.mesh))
     return functools.partial(jax.jit(update), state, key=jax.random.key(1))
 
 

@@ -1,6 +1,7 @@
 """Experiment -> training runs: the only factory that the loop's parts come from."""
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,24 @@ from sora_jax.encoded import encoded_set
 from sora_jax.eval.previews import Preview, reconstruction_preview, sample_preview
 from sora_jax.experiment import Experiment
 from sora_jax.models.generator import Generator
-from sora_jax.models.latents import encode_batch, lay_out
 from sora_jax.networks import load_vae, make_generator, make_vae, sampler_of
-from sora_jax.programs import step_of
+from sora_jax.prepare import (
+    Prepare,
+    abstract_clips,
+    prepare_clips,
+    prepare_encoded,
+    prepare_latents,
+)
+from sora_jax.programs import abstract_batch, step_of
 from sora_jax.sample.generate import Request, Sampler
 from sora_jax.sharding.mesh import make_mesh
 from sora_jax.sharding.rules import replicated, rows_sharding
 from sora_jax.train.diffusion_loss import diffusion_loss
-from sora_jax.train.loop import Prepared, Run, TrainConfig
+from sora_jax.train.loop import Run, TrainConfig
 from sora_jax.train.state import abstract_state, init_state
 from sora_jax.train.step import LossFunction
 from sora_jax.train.vae_losses import vae_loss
-from sora_jax.types import EncodedBatch, VideoBatch
+from sora_jax.types import VideoBatch
 
 SHOWN_ROWS = 4  # of the previews
 SEARCHED_STEPS = 100  # of the schedule, which gives every bucket its share in so many
@@ -50,11 +57,7 @@ def vae_run(experiment: Experiment, clips: ClipSet, directory: Path) -> Run:
 
     shown = _shown(steps)
 
-    def prepare(item: tuple[int, VideoBatch]) -> Prepared:
-        batch = to_devices(item[1], mesh)
-        tokens = experiment.tokens(experiment.data.buckets[item[0]])
-        return Prepared(batch, batch.video.shape[0] * tokens)
-
+    rows = experiment.vae_rows()
     return _run(
         "vae",
         experiment,
@@ -64,16 +67,27 @@ def vae_run(experiment: Experiment, clips: ClipSet, directory: Path) -> Run:
         training=stage.training,
         make_model=functools.partial(make_vae, experiment),
         loss=vae_loss(stage.loss),
-        prepare=prepare,
+        batches=[abstract_clips(experiment, i, rows[i], mesh) for i in chosen or filled],
+        prepare=prepare_clips(experiment, mesh),
         preview=reconstruction_preview(list(np.asarray(shown.video)), float(shown.fps[0])),
     )
 
 
 def dit_run(experiment: Experiment, clips: ClipSet, directory: Path) -> Run:
-    """The transformer's training run, on the latents of the run's trained autoencoder."""
+    """The transformer's training run, on the latents of the run's trained autoencoder.
+
+    Raises:
+        ConfigError: captions come as embeddings, which sets do not have.
+    """
+    if experiment.text.source == "given":
+        raise configs.ConfigError(
+            "text.source=given: a set holds captions and no embeddings of them; train with "
+            "text.source=encoder"
+        )
     mesh = make_mesh(experiment.mesh)
     vae, statistics, _ = load_vae(experiment, directory, mesh)
     stage, classes = experiment.dit_stage, experiment.classes()
+    filled = clips.filled_buckets(experiment.data)
     make_steps = functools.partial(
         Steps,
         clips,
@@ -81,24 +95,17 @@ def dit_run(experiment: Experiment, clips: ClipSet, directory: Path) -> Run:
         [shape_class.rows for shape_class in classes],
         experiment.seed,
         rows_from_sharding(rows_sharding(mesh)),
-        clips.filled_buckets(experiment.data),
+        filled,
     )
-    pixels = make_steps()
-    steps = pixels
+    steps = pixels = make_steps()
     if stage.encode_once:
         latents = encoded_set(experiment, clips, directory, mesh, vae, statistics)
         steps = make_steps(latents=latents)
-    encode = jax.jit(functools.partial(encode_batch, patch=experiment.dit.patch))
-    place = jax.jit(lay_out, static_argnames=("grid", "temporal", "tokens"))
+        prepare = prepare_latents(experiment, mesh)
+    else:
+        prepare = prepare_encoded(experiment, filled, mesh, vae, statistics)
 
-    def prepare(item: tuple[int, VideoBatch | EncodedBatch]) -> Prepared:
-        batch = to_devices(item[1], mesh)
-        encoded = encode(vae, statistics, batch) if isinstance(batch, VideoBatch) else batch
-        bucket = experiment.data.buckets[item[0]]
-        grid, tokens = experiment.grid(bucket), classes[item[0]].tokens
-        laid = place(encoded, grid=grid, temporal=experiment.vae.temporal, tokens=tokens)
-        return Prepared(laid, laid.latents.shape[0] * experiment.tokens(bucket))
-
+    used = dict.fromkeys(classes[i] for i in filled)
     shown = _shown(pixels)
     frames, height, width = shown.video.shape[1:4]
     requests = [
@@ -118,6 +125,7 @@ def dit_run(experiment: Experiment, clips: ClipSet, directory: Path) -> Run:
         training=stage.training,
         make_model=functools.partial(make_generator, experiment),
         loss=diffusion_loss(stage.diffusion),
+        batches=[abstract_batch(experiment, each, mesh) for each in used],
         prepare=prepare,
         preview=sample_preview(preview_sampler, requests),
     )
@@ -140,11 +148,12 @@ def _run(
     training: TrainConfig,
     make_model: Any,
     loss: LossFunction,
-    prepare: Any,
+    batches: Sequence[Any],
+    prepare: Prepare,
     preview: Preview,
 ) -> Run:
     """What both stages share: optimizer, state, keys and what is saved with a checkpoint."""
-    step, optimizer = step_of(training, loss)
+    step = step_of(training, loss)
     init_key, step_key = jax.random.split(jax.random.key(experiment.seed))
     key = jax.device_put(step_key, replicated(mesh))
     meta = {
@@ -160,21 +169,14 @@ def _run(
         config=training,
         mesh=mesh,
         step=step,
+        batches=batches,
         key=key,
         data=Batches(steps),
         prepare=prepare,
-        init=lambda: init_state(make_model, optimizer, init_key, mesh),
-        abstract=lambda: abstract_state(make_model, optimizer, mesh),
+        init=lambda: init_state(make_model, step.optimizer, init_key, mesh),
+        abstract=lambda: abstract_state(make_model, step.optimizer, mesh),
         meta=meta,
         evaluators=(preview,),
-    )
-
-
-def to_devices(batch: Any, mesh: Mesh) -> Any:
-    """This process's rows of a batch as global arrays, rows split over the mesh."""
-    sharding = rows_sharding(mesh)
-    return jax.tree.map(
-        lambda array: jax.make_array_from_process_local_data(sharding, array), batch
     )
 
 

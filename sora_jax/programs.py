@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.sharding import Mesh, NamedSharding
 
 from sora_jax.data.buckets import ShapeClass
@@ -16,20 +15,16 @@ from sora_jax.sharding.rules import replicated, rows_sharding
 from sora_jax.train.diffusion_loss import diffusion_loss
 from sora_jax.train.loop import TrainConfig
 from sora_jax.train.optimizer import make_optimizer
+from sora_jax.train.programs import lower_step
 from sora_jax.train.state import TrainState, abstract_state
-from sora_jax.train.step import LossFunction, StepFunction, compiled, train_step
-from sora_jax.types import LatentBatch
+from sora_jax.train.step import LossFunction, TrainStep
+from sora_jax.types import LatentBatch, Text
 
 
-def step_of(
-    training: TrainConfig, loss: LossFunction
-) -> tuple[StepFunction, optax.GradientTransformation]:
-    """The update of a stage, and the optimizer that its state is made for."""
+def step_of(training: TrainConfig, loss: LossFunction) -> TrainStep:
+    """The update of a stage."""
     optimizer = make_optimizer(training.optimizer, training.steps)
-    step = functools.partial(
-        train_step, loss_function=loss, optimizer=optimizer, ema_decay=training.ema_decay
-    )
-    return step, optimizer
+    return TrainStep(loss, optimizer, training.ema_decay, training.micro_batches)
 
 
 def lowered_step(
@@ -38,13 +33,18 @@ def lowered_step(
     """The transformer's training step on a class, ready to compile for `mesh`, whose devices need
     not exist; and the abstract state, laid out over the mesh, that it takes."""
     stage = experiment.dit_stage
-    step, optimizer = step_of(stage.training, diffusion_loss(stage.diffusion))
+    step = step_of(stage.training, diffusion_loss(stage.diffusion))
     with jax.set_mesh(mesh):
-        state = abstract_state(functools.partial(make_generator, experiment), optimizer, mesh)
+        make_model = functools.partial(make_generator, experiment)
+        state = abstract_state(make_model, step.optimizer, mesh)
         batch = abstract_batch(experiment, shape_class, mesh)
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(mesh))
-        return compiled(step, state).lower(state, batch, key), state
+        return lower_step(step, state, batch, abstract_key(mesh)), state
+
+
+def abstract_key(mesh: Mesh) -> Any:
+    """The run's key, whole on every device."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(mesh))
 
 
 def abstract_batch(experiment: Experiment, shape_class: ShapeClass, mesh: Mesh) -> LatentBatch:
@@ -55,12 +55,17 @@ def abstract_batch(experiment: Experiment, shape_class: ShapeClass, mesh: Mesh) 
     def of(dtype: Any, *shape: int) -> Any:
         return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=sharding)
 
+    length = experiment.data.text_length
+    text = of(jnp.int32, length)
+    if experiment.text.source == "given":
+        text = Text(of(jnp.bfloat16, length, experiment.text.width), text)
+
     return LatentBatch(
         latents=of(jnp.float32, tokens, experiment.dit.patch**2 * experiment.vae.channels),
         coordinates=of(jnp.float32, tokens, 3),
         segments=of(jnp.int32, tokens),
         frames=of(jnp.int32, tokens),
-        text=of(jnp.int32, experiment.data.text_length),
+        text=text,
         example_id=of(jnp.int32),
     )
 

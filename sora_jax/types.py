@@ -71,5 +71,5 @@ class LatentBatch:
     coordinates: Float[Array, "b n 3"]  # seconds, y and x in patches from the centre
     segments: Int[Array, "b n"]
     frames: Int[Array, "b n"]  # latent frame of each token: what conditioning patterns speak of
-    text: Int[Array, "b l"]
+    text: Int[Array, "b l"] | Text  # token ids, or embeddings that were made beforehand
     example_id: Int[Array, " b"]

@@ -143,7 +143,7 @@ def test_a_shipped_experiment_steps_at_full_size_without_being_made(name: str) -
     experiment: Experiment = load_experiment(name)
     vae = abstract(experiment, "vae").model
     for stage, (_, training, loss) in stages(experiment).items():
-        step, _ = step_of(training, loss)
+        step = step_of(training, loss)
         before = abstract(experiment, stage)
         for index, shape_class in enumerate(experiment.classes()):
             rows = experiment.vae_rows()[index] if stage == "vae" else shape_class.rows
@@ -171,12 +171,12 @@ def test_a_shipped_experiment_trains_shrunk(name: str) -> None:
     )
     states: dict[str, TrainState] = {}
     for stage, (make_model, training, loss) in stages(experiment).items():
-        step, optimizer = step_of(training, loss)
+        step = step_of(training, loss)
         batch = video_batch(experiment, index, 2)
         if stage == "dit":
             encoder = jax.jit(functools.partial(encode, experiment, index))
             batch = encoder(states["vae"].ema, batch)
-        state = init_state(make_model, optimizer, jax.random.key(0), mesh)
+        state = init_state(make_model, step.optimizer, jax.random.key(0), mesh)
         run = jax.jit(step)
         losses = []
         for _ in range(2):

@@ -12,7 +12,7 @@ from sora_jax.config import ConfigError, load_experiment
 from sora_jax.experiment import Experiment
 from sora_jax.networks import make_generator
 from sora_jax.programs import abstract_batch, bytes_by_kind, step_of
-from sora_jax.scaling.flops import Row, count_parameters, train_flops
+from sora_jax.scaling.flops import Row, count_parameters, hardware_flops, train_flops
 from sora_jax.sharding.mesh import MeshConfig, make_mesh
 from sora_jax.train.diffusion_loss import diffusion_loss
 from sora_jax.train.state import abstract_state, init_state
@@ -44,6 +44,13 @@ def test_a_transformer_has_the_parameters_it_is_named_by(name: str) -> None:
     assert experiment.dit.width // experiment.dit.heads == 128
 
 
+def test_given_embeddings_cost_no_encoder() -> None:
+    given: Experiment = load_experiment("dit_14b:p720_given")
+    row = Row(1024, 16, 512, 4096)
+    for flops in (train_flops, hardware_flops):
+        assert flops(given.dit, row, given.text) == flops(given.dit, row)
+
+
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_stage_has_few_classes_of_equal_cost_and_little_padding(name: str, stage: str) -> None:
@@ -72,16 +79,19 @@ def test_a_stage_that_is_not_there_is_named() -> None:
         load_experiment("dit_30m:p999")
 
 
-@pytest.mark.parametrize("name", ["dit_30m:p1080", "dit_14b:p720"])
+@pytest.mark.parametrize("name", ["dit_30m:p1080", "dit_14b:p720_given"])
 def test_every_class_steps_without_being_made(name: str) -> None:
     experiment: Experiment = load_experiment(name)
     stage = experiment.dit_stage
-    step, optimizer = step_of(stage.training, diffusion_loss(stage.diffusion))
+    step = step_of(stage.training, diffusion_loss(stage.diffusion))
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    state = abstract_state(functools.partial(make_generator, experiment), optimizer, mesh)
+    state = abstract_state(functools.partial(make_generator, experiment), step.optimizer, mesh)
     sizes = bytes_by_kind(state)
     assert sizes["ema"] == sizes["parameters"]
     assert abs(sizes["optimizer"] - 2 * sizes["parameters"]) < 100
+    if experiment.text.source == "given":
+        names = [v.get_metadata()["axes"] for v in jax.tree.leaves(state.model, is_leaf=is_param)]
+        assert not [axes for axes in names if "vocabulary" in axes]
     for shape_class in experiment.data.shape_classes:
         batch = abstract_batch(experiment, shape_class, mesh)
         after, metrics = jax.eval_shape(step, state, batch, jax.random.key(0))
@@ -90,13 +100,17 @@ def test_every_class_steps_without_being_made(name: str) -> None:
         assert shapes[0] == shapes[1]
 
 
+def is_param(leaf: object) -> bool:
+    return isinstance(leaf, nnx.Param)
+
+
 def test_a_transformer_trains_shrunk() -> None:
     experiment: Experiment = load_experiment("dit_30m", SHRUNK)
     stage = experiment.dit_stage
-    step, optimizer = step_of(stage.training, diffusion_loss(stage.diffusion))
+    step = step_of(stage.training, diffusion_loss(stage.diffusion))
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     make = functools.partial(make_generator, experiment)
-    state = init_state(make, optimizer, jax.random.key(0), mesh)
+    state = init_state(make, step.optimizer, jax.random.key(0), mesh)
     shortest = min(experiment.data.shape_classes, key=lambda each: each.tokens)
     generator = np.random.default_rng(0)
 

@@ -22,6 +22,7 @@ from sora_jax.cli.main import run
 from sora_jax.cli.train import train_stage
 from sora_jax.config import fingerprint, load_experiment, to_text
 from sora_jax.data.sources import ClipSet
+from sora_jax.train.programs import keep_on_disk
 
 FLAGS = flags.FlagValues()
 WORKDIR = flags.DEFINE_string(
@@ -42,6 +43,7 @@ CLIPS = flags.DEFINE_integer("clips", 10_000, "clips of the world in the set", f
 def main(argv: Sequence[str]) -> None:
     """Runs every stage in order."""
     started = time.monotonic()
+    keep_on_disk()
     directory = Path(WORKDIR.value)
     name = EXPERIMENT.value or ("demo_media" if MEDIA.value else "demo")
     experiment = load_experiment(name, SET.value)

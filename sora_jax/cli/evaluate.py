@@ -23,6 +23,7 @@ from sora_jax.eval.examples import longest, set_examples
 from sora_jax.eval.report import read_curves, table_text, write_report
 from sora_jax.networks import LoadedRun, load_run, make_sampler
 from sora_jax.sample.video_io import write_json
+from sora_jax.train.programs import keep_on_disk
 
 FLAGS = flags.FlagValues()
 RUN = flags.DEFINE_string("run", None, "directory of a trained run", flag_values=FLAGS)
@@ -37,6 +38,7 @@ def main(argv: Sequence[str]) -> None:
     """Scores one run."""
     if RUN.value is None:
         raise ConfigError("sora evaluate needs --run, the directory of a trained run")
+    keep_on_disk()
     evaluate_run(Path(RUN.value), None if DATA.value is None else ClipSet(DATA.value))
 
 

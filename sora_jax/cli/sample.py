@@ -28,6 +28,7 @@ from sora_jax.data.transforms import fit, fit_changes
 from sora_jax.networks import LoadedRun, load_run, make_sampler
 from sora_jax.sample.generate import Request
 from sora_jax.sample.video_io import write_samples
+from sora_jax.train.programs import keep_on_disk
 
 Number = TypeVar("Number", int, float)
 
@@ -93,6 +94,7 @@ def main(argv: Sequence[str]) -> None:
     """Samples, writes, and says where."""
     if RUN.value is None:
         raise ConfigError("sora sample needs --run, the directory of a trained run")
+    keep_on_disk()
     if COUNT.value < 1:
         raise ConfigError(f"--count {COUNT.value} must be at least 1")
     prompts = read_prompts()

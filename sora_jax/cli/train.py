@@ -20,6 +20,7 @@ from sora_jax.data.sources import ClipSet
 from sora_jax.experiment import Experiment
 from sora_jax.networks import measure_latents
 from sora_jax.train.loop import train
+from sora_jax.train.programs import keep_on_disk
 
 FLAGS = flags.FlagValues()
 EXPERIMENT = flags.DEFINE_string(
@@ -39,6 +40,7 @@ def main(argv: Sequence[str]) -> None:
     """Trains one stage."""
     if EXPERIMENT.value is None or DATA.value is None or WORKDIR.value is None:
         raise ConfigError("sora train needs --experiment, --data and --workdir")
+    keep_on_disk()
     experiment = load_experiment(EXPERIMENT.value, SET.value)
     print(f"{to_text(experiment)}fingerprint {fingerprint(experiment)}", flush=True)
     clips = ClipSet(DATA.value)

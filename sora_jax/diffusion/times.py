@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from sora_jax.config import ConfigError
+from sora_jax.sharding.rules import whole_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,10 +49,11 @@ def training_times(
 ) -> Float[Array, " b"]:
     """A time for each row: logit-normal, stratified over the global batch, shifted by its tokens.
 
-    Row i draws u from its own of b equal strata, so that a batch covers all noise levels.
+    A row draws u from its own of b equal strata, so that a batch covers all noise levels. The row's
+    example tells which: a batch is made of consecutive ones, also where a device sees some of it.
     """
-    rows = example_id.shape[0]
-    strata = jax.random.permutation(key, rows)
+    rows = whole_rows(example_id.shape[0])
+    strata = jax.random.permutation(key, rows)[example_id % rows]
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, example_id)
     jitter = jax.vmap(jax.random.uniform)(keys)
     quantile = jnp.clip((strata + jitter) / rows, 1e-6, 1.0 - 1e-6)

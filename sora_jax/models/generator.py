@@ -1,4 +1,4 @@
-"""The trained model as one tree: text encoder and diffusion transformer."""
+"""The trained model as one tree: text encoder, if there is one, and diffusion transformer."""
 
 from flax import nnx
 from jaxtyping import Array, Float, Int
@@ -20,11 +20,17 @@ class Generator(nnx.Module):
         vocabulary: int,
         rngs: nnx.Rngs,
     ):
-        self.text = TextEncoder(text, vocabulary, rngs=rngs)
+        encodes = text.source == "encoder"
+        self.text = TextEncoder(text, vocabulary, rngs=rngs) if encodes else None
         self.dit = DiT(dit, channels, text.width, rngs=rngs)
 
-    def encode_text(self, ids: Int[Array, "b l"]) -> Text:
-        return self.text(ids)
+    def encode_text(self, text: Int[Array, "b l"] | Text) -> Text:
+        """Embeddings of token ids; those that were made beforehand are as they are."""
+        if self.text is None:
+            assert isinstance(text, Text)
+            return text
+        assert not isinstance(text, Text)
+        return self.text(text)
 
     def __call__(
         self, tokens: Float[Array, "b n c"], layout: Layout, text: Text

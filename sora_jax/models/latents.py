@@ -1,15 +1,17 @@
 """Pixels <-> normalised latent tokens: where the autoencoder meets the transformer's tokens."""
 
 import dataclasses
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from sora_jax.models.patches import Grid, coordinates, patchify, token_frames, unpatchify
 from sora_jax.models.vae import VAE, to_uint8, to_unit
 from sora_jax.types import EncodedBatch, LatentBatch, VideoBatch
+
+AnyArray = Array | np.ndarray
 
 
 @jax.tree_util.register_dataclass
@@ -43,13 +45,14 @@ def decode_tokens(
     return to_uint8(vae.decode(latents))
 
 
-def token_coordinates(grid: Grid, temporal: int, fps: Float[Array, " b"]) -> Float[Array, "b n 3"]:
-    """(seconds, y, x) of each token of clips at `fps` frames per second."""
-    base = jnp.asarray(coordinates(grid, temporal))
+def token_coordinates(grid: Grid, temporal: int, fps: Float[AnyArray, " b"]) -> Any:
+    """(seconds, y, x) of each token of clips at `fps` frames per second, [b, n, 3]. In NumPy if
+    `fps` is one: then nothing is compiled for the grid."""
+    xp = fps.__array_namespace__()
+    base = coordinates(grid, temporal)
     seconds = base[None, :, :1] / fps[:, None, None]
-    return jnp.concatenate(
-        [seconds, jnp.broadcast_to(base[:, 1:], (len(fps), *base[:, 1:].shape))], -1
-    )
+    places = xp.broadcast_to(base[:, 1:], (len(fps), *base[:, 1:].shape))
+    return xp.concatenate([seconds, places], -1)
 
 
 def encode_batch(
@@ -62,14 +65,16 @@ def encode_batch(
 
 def lay_out(batch: EncodedBatch, grid: Grid, temporal: int, tokens: int) -> LatentBatch:
     """Encoded clips of `grid` with their coordinates, segments and frames, padded to the `tokens` a
-    row of their shape class has. `temporal`: pixel frames per latent frame."""
+    row of their shape class has; in NumPy if the batch is. `temporal`: pixel frames per latent
+    frame."""
     b = batch.latents.shape[0]
+    xp = batch.latents.__array_namespace__()
 
-    def pad(x: Array) -> Array:
-        return jnp.pad(x, ((0, 0), (0, tokens - grid.tokens), *((0, 0),) * (x.ndim - 2)))
+    def pad(x: Any) -> Any:
+        return xp.pad(x, ((0, 0), (0, tokens - grid.tokens), *((0, 0),) * (x.ndim - 2)))
 
-    def rows(x: np.ndarray) -> Array:
-        return jnp.broadcast_to(jnp.asarray(x), (b, *x.shape))
+    def rows(x: np.ndarray) -> Any:
+        return xp.broadcast_to(x, (b, *x.shape))
 
     return LatentBatch(
         latents=pad(batch.latents),

@@ -1,10 +1,11 @@
 """Token ids -> text embeddings: a small T5-style encoder, trained jointly with the transformer.
 
-The transformer takes `Text`, so embeddings that a large encoder made beforehand go in the same
-door: build `Text(embeddings, segments)` from them and leave this module out.
+The transformer takes `Text`, so embeddings that a large encoder made beforehand go in by the same
+door: `TextConfig(source="given")` leaves this module out, and batches bring `Text`.
 """
 
 import dataclasses
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,11 +25,16 @@ BEHIND = 8.0  # how much farther a fresh head finds what lies on the side it doe
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig:
-    """Sizes of the encoder."""
+    """Where embeddings of captions come from, and how wide they are.
+
+    "encoder": from token ids, by an encoder of so many blocks and heads that is trained along.
+    "given": with the batch, made beforehand; then there is no vocabulary and no encoder.
+    """
 
     depth: int = 2
     width: int = 128
     heads: int = 4
+    source: Literal["encoder", "given"] = "encoder"
 
     def __post_init__(self) -> None:
         if self.width % self.heads:

@@ -28,7 +28,7 @@ from sora_jax.nn.kernels import (
 )
 from sora_jax.nn.layers import Linear, RMSNorm
 from sora_jax.nn.positions import rotate
-from sora_jax.sharding.rules import array_spec, constrain, ways_split
+from sora_jax.sharding.rules import array_spec, constrain, free_axes, ways_split
 
 FROM_CAPTION = "caption"  # what outputs from captions are called: short, and cheap to do again
 
@@ -143,6 +143,7 @@ def _attend_on(
         mesh=mesh,
         in_specs=(of_queries, of_keys, of_keys, of_query_segments, of_key_segments),
         out_specs=of_queries,
+        axis_names=set(free_axes(mesh)),
         check_vma=False,
     )(*arrays)
 

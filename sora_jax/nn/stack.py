@@ -5,11 +5,14 @@ from typing import Any, Literal
 
 import jax
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from sora_jax.nn.context import KEPT
 
-Remat = Literal["none", "attention", "full"]
-"""What the backward pass recomputes: nothing; all but attention outputs; all but block inputs."""
+Remat = Literal["none", "attention", "offload", "full"]
+"""What the backward pass computes again: nothing; all but attention among tokens; the same, with
+what is kept waiting in the host's memory; all that is in a block."""
+INPUT = "block"  # what the input of a block is called, for a policy to keep
 
 
 def stack(make_block: Callable[[nnx.Rngs], Any], depth: int, rngs: nnx.Rngs) -> Any:
@@ -24,11 +27,19 @@ def apply_stack(blocks: Any, x: jax.Array, *context: Any, remat: Remat, unroll: 
     """
 
     def apply(x: jax.Array, block: Any) -> tuple[jax.Array, None]:
-        return block(x, *context), None
+        return block(checkpoint_name(x, INPUT), *context), None
 
     if remat == "full":
         apply = jax.checkpoint(apply)
     elif remat == "attention":
         policy = jax.checkpoint_policies.save_only_these_names(KEPT)
+        apply = jax.checkpoint(apply, policy=policy)
+    elif remat == "offload":
+        policy = jax.checkpoint_policies.save_and_offload_only_these_names(
+            names_which_can_be_saved=[],
+            names_which_can_be_offloaded=[INPUT, KEPT],
+            offload_src="device",
+            offload_dst="pinned_host",
+        )
         apply = jax.checkpoint(apply, policy=policy)
     return jax.lax.scan(apply, x, blocks, unroll=unroll)[0]

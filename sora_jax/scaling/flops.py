@@ -94,12 +94,13 @@ def text_flops(config: TextConfig, text_tokens: int) -> int:
 def train_flops(config: DiTConfig, row: Row, text: TextConfig | None = None) -> int:
     """Of one row in a training step, forward and backward, however the step saves memory.
 
-    `text`: the encoder that is trained with the transformer, and counted; None where embeddings
-    were made beforehand. The update of the weights is elementwise. Raises ConfigError if the
-    encoder is not as wide as the row's embeddings.
+    `text`: the encoder that is trained with the transformer, and counted, unless it says that
+    embeddings were made beforehand, as None does. The update of the weights is elementwise. Raises
+    ConfigError if the encoder is not as wide as the row's embeddings.
     """
     if text is not None and text.width != row.text_width:
         raise ConfigError(f"text.width={text.width} is not the row's text_width={row.text_width}")
+    text = None if text is None or text.source == "given" else text
     matmuls = _matmuls(config, row, text_trained=text is not None)
     # The encoder's first operand is its table of embeddings, which is trained: all have both.
     encoder = 0 if text is None else 3 * text_flops(text, row.text_tokens)
@@ -113,7 +114,8 @@ def hardware_flops(config: DiTConfig, row: Row, text: TextConfig | None = None) 
     Not counted: what kernels pad to their blocks or skip as padding, and the scores that a ring of
     devices computes again.
     """
-    again = sum(m.forward * m.again for m in _matmuls(config, row, text_trained=text is not None))
+    trained = text is not None and text.source == "encoder"
+    again = sum(m.forward * m.again for m in _matmuls(config, row, text_trained=trained))
     return train_flops(config, row, text) + again
 
 
@@ -143,7 +145,7 @@ def _block_matmuls(config: DiTConfig, row: Row, captions: int) -> Iterator[_Matm
     """Of one block. `captions`: 1 if captions need a gradient, else 0."""
     width, n, m, length = config.width, row.tokens, row.levels, row.text_tokens
     remat = 0 if config.remat == "none" else 1
-    scores, values = _attention_again(config, kept=config.remat == "attention")
+    scores, values = _attention_again(config, kept=config.remat in ("attention", "offload"))
     caption_scores, caption_values = _attention_again(config, kept=False)
 
     yield _Matmul("attention", 2 * n * n * width, again=scores)

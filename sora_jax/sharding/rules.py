@@ -74,20 +74,42 @@ def parameter_shardings(tree: Any, mesh: Mesh) -> Any:
 def array_spec(
     shape: Sequence[int], mesh: Mesh | AbstractMesh, *logical: str | None
 ) -> PartitionSpec:
-    """PartitionSpec of an array of this shape, without the axes that the mesh does not divide."""
-    pairs = zip(shape, RULES.spec(*logical), strict=True)
+    """PartitionSpec of an array of this shape, without the axes that the mesh does not divide, and
+    without those that a `shard_map` around has split it over already."""
+    axes = [_left(axis, mesh) for axis in RULES.spec(*logical)]
+    pairs = zip(shape, axes, strict=True)
     return PartitionSpec(*(axis if size % _ways(axis, mesh) == 0 else None for size, axis in pairs))
 
 
 def ways_split(size: int, mesh: Mesh | AbstractMesh, logical: str) -> int:
     """Over how many devices an axis of this size is split: one if they do not divide it."""
-    ways = _ways(getattr(RULES, logical), mesh)
+    ways = _ways(_left(getattr(RULES, logical), mesh), mesh)
     return ways if size % ways == 0 else 1
 
 
+def free_axes(mesh: Mesh | AbstractMesh) -> tuple[str, ...]:
+    """Axes of the mesh that no `shard_map` around has taken."""
+    return tuple(name for name in mesh.axis_names if name not in getattr(mesh, "manual_axes", ()))
+
+
+def whole_rows(rows: int) -> int:
+    """Rows of the whole batch, of which a `shard_map` around may show a device's share, `rows`."""
+    mesh = jax.sharding.get_abstract_mesh()
+    taken = [name for name in _names(RULES.rows) if name not in free_axes(mesh)]
+    return rows * math.prod(mesh.shape.get(name, 1) for name in taken)
+
+
+def _left(axis: MeshAxes, mesh: Mesh | AbstractMesh) -> MeshAxes:
+    names = tuple(name for name in _names(axis) if name in free_axes(mesh))
+    return names[0] if len(names) == 1 else names or None
+
+
 def _ways(axis: MeshAxes, mesh: Mesh | AbstractMesh) -> int:
-    names = () if axis is None else (axis,) if isinstance(axis, str) else axis
-    return math.prod(mesh.shape[name] for name in names)
+    return math.prod(mesh.shape[name] for name in _names(axis))
+
+
+def _names(axis: MeshAxes) -> tuple[str, ...]:
+    return () if axis is None else (axis,) if isinstance(axis, str) else axis
 
 
 def constrain(x: jax.Array, *logical: str | None) -> jax.Array:

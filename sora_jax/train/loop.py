@@ -1,6 +1,7 @@
 """The schedule of one run: step, log, evaluate, save. It knows nothing of what is trained."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,24 +15,28 @@ from sora_jax.checkpoints import CheckpointError, Checkpoints
 from sora_jax.config import ConfigError, UserError
 from sora_jax.train.metrics import MetricWriter
 from sora_jax.train.optimizer import OptimizerConfig
+from sora_jax.train.programs import Update
 from sora_jax.train.state import TrainState
-from sora_jax.train.step import StepFunction, compiled
+from sora_jax.train.step import TrainStep
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """Length and rhythm of a run, in steps."""
+    """Length and rhythm of a run, in steps. A step takes `micro_batches` batches, each of its own
+    bucket, and makes one update on the mean of their gradients."""
 
     steps: int
     optimizer: OptimizerConfig = OptimizerConfig()
     ema_decay: float = 0.999
+    micro_batches: int = 1
     log_every: int = 50
     save_every: int = 1_000
     evaluate_every: int = 1_000
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.log_every, self.save_every, self.evaluate_every) < 1:
-            raise ConfigError("steps, log_every, save_every and evaluate_every must be positive")
+        for name in ("steps", "micro_batches", "log_every", "save_every", "evaluate_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)} must be positive")
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"ema_decay={self.ema_decay} must lie in [0, 1)")
 
@@ -67,7 +72,8 @@ class Run:
     directory: Path
     config: TrainConfig
     mesh: Mesh
-    step: StepFunction
+    step: TrainStep
+    batches: Sequence[Any]  # abstract: every shape that `prepare` gives
     key: PRNGKeyArray
     data: DataStream
     prepare: Callable[[Any], Prepared]
@@ -83,6 +89,8 @@ def train(run: Run) -> TrainState:
     try:
         with jax.set_mesh(run.mesh):
             state = _start(run, checkpoints)
+            if int(state.step) >= run.config.steps:
+                return state
             writer = MetricWriter(run.directory, run.name, run.config.steps, int(state.step))
             state = _steps(run, state, checkpoints, writer)
             writer.close()
@@ -119,14 +127,15 @@ def _steps(
 ) -> TrainState:
     """The loop. Metrics of a step are read while the next one runs, so the host never waits."""
     config = run.config
-    step_function = compiled(run.step, state)
+    update = Update(run.step, state, run.batches, run.key)
+    print(f"{run.name}: {update.count} programs ready in {update.seconds:.1f} s", flush=True)
     waiting: list[tuple[int, dict[str, Any], int]] = []
     tokens, first, batches = 0, int(state.step), _prepared(run)
     for step in range(first + 1, config.steps + 1):
-        prepared, position = next(batches)
+        taken = list(itertools.islice(batches, config.micro_batches))
         with jax.transfer_guard("disallow"):
-            state, metrics = step_function(state, prepared.batch, run.key)
-        tokens += prepared.tokens
+            state, metrics = update(state, [prepared.batch for prepared, _ in taken], run.key)
+        tokens += sum(prepared.tokens for prepared, _ in taken)
         _log(run, writer, waiting)
         if step % config.log_every == 0 or step in (first + 1, config.steps):
             waiting, tokens = [(step, metrics, tokens)], 0
@@ -140,7 +149,7 @@ def _steps(
                 evaluator(state, step, writer)
         if saves:
             _check_finite(run, step, metrics)
-            checkpoints.save(state, {**run.meta, "position": position})
+            checkpoints.save(state, {**run.meta, "position": taken[-1][1]})
     return state
 
 

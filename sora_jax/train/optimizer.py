@@ -5,12 +5,14 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import nnx
 
 from sora_jax.config import ConfigError
 
 MUON_MOMENTUM = 0.95
+BFLOAT16_STEP = 2**-8  # between neighbours, as a share
 MUON_UPDATE_RMS = 0.2  # what AdamW's updates come to (arXiv:2502.16982, 2.2)
 
 
@@ -21,7 +23,8 @@ class OptimizerConfig:
     Muon's steps are scaled to the size of AdamW's; their extra cost does not grow with the batch.
 
     The rate warms up linearly, then falls along a cosine to `final_rate` x peak at the run's last
-    step.
+    step. `moments` is the type they are kept in between updates: bfloat16 takes half the memory and
+    needs moments that forget faster than it rounds.
     """
 
     method: Literal["adamw", "muon"] = "adamw"
@@ -32,12 +35,18 @@ class OptimizerConfig:
     beta1: float = 0.9
     beta2: float = 0.99
     clip_norm: float = 1.0
+    moments: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         if self.peak_rate <= 0 or self.clip_norm <= 0 or self.warmup_steps < 0:
             raise ConfigError(
                 f"optimizer: peak_rate={self.peak_rate} and clip_norm={self.clip_norm} must be "
                 f"positive, warmup_steps={self.warmup_steps} not negative"
+            )
+        if self.moments == "bfloat16" and 1 - self.beta2 < BFLOAT16_STEP:
+            raise ConfigError(
+                f"optimizer.beta2={self.beta2} forgets 1 - beta2 of a moment in a step, less than "
+                f"bfloat16 can tell apart: at most {1 - BFLOAT16_STEP} with moments=bfloat16"
             )
 
 
@@ -75,7 +84,26 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
             weight_decay=config.weight_decay,
             mask=decaying,
         )
+    if config.moments == "bfloat16":
+        update = kept_in_bfloat16(update)
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
+
+
+def kept_in_bfloat16(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`inner` with the float32 arrays of its state rounded to bfloat16 between updates."""
+
+    def cast(state: Any, before: Any, after: Any) -> Any:
+        return jax.tree.map(lambda x: x.astype(after) if x.dtype == before else x, state)
+
+    def init(parameters: Any) -> Any:
+        return cast(inner.init(parameters), jnp.float32, jnp.bfloat16)
+
+    def update(gradients: Any, state: Any, parameters: Any = None) -> tuple[Any, Any]:
+        state = cast(state, jnp.bfloat16, jnp.float32)
+        updates, state = inner.update(gradients, state, parameters)
+        return updates, cast(state, jnp.float32, jnp.bfloat16)
+
+    return optax.GradientTransformation(init, update)
 
 
 def decaying(model: Any) -> Any:

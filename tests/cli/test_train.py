@@ -99,11 +99,11 @@ def whole(given: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) ->
     resume(given, directory, "vae")
     run = dit_run(load_experiment(str(given[0])), ClipSet(given[1]), directory)
 
-    def train_step(state: Any, batch: Any, key: Any) -> Any:  # its name keys the compiler's cache
+    def loss(model: Any, batch: Any, key: Any) -> Any:  # called once for each program
         compiled.append(batch.latents.shape)
-        return run.step(state, batch, key)
+        return run.step.loss(model, batch, key)
 
-    train(dataclasses.replace(run, step=train_step))
+    train(dataclasses.replace(run, step=dataclasses.replace(run.step, loss=loss)))
     return Whole(directory, compiled)
 
 

@@ -40,7 +40,7 @@ def test_layers_start_apart() -> None:
     assert jnp.abs(kernel[0] - kernel[1]).min() > 0
 
 
-@pytest.mark.parametrize("remat", ["attention", "full"])
+@pytest.mark.parametrize("remat", ["attention", "offload", "full"])
 def test_recomputing_changes_no_gradient(remat: Remat) -> None:
     blocks = stack(Residual, DEPTH, nnx.Rngs(0))
     x, shift = jax.random.normal(jax.random.key(0), (2, 5, 4))

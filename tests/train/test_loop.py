@@ -1,7 +1,6 @@
 """The loop on a model of one matrix: what is logged, saved, refused, and continued."""
 
 import dataclasses
-import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,8 +18,9 @@ from sora_jax.nn.layers import Linear
 from sora_jax.sharding.rules import replicated, rows_sharding
 from sora_jax.train.loop import NonFiniteError, Prepared, Run, TrainConfig, train
 from sora_jax.train.optimizer import OptimizerConfig, make_optimizer
+from sora_jax.train.programs import ShapeError
 from sora_jax.train.state import TrainState, abstract_state, init_state
-from sora_jax.train.step import train_step
+from sora_jax.train.step import TrainStep
 from tests.tiny import eight_device_mesh
 
 OPTIMIZER = OptimizerConfig(peak_rate=1e-2, warmup_steps=2)
@@ -76,12 +76,8 @@ def make_run(
         directory=directory,
         config=config,
         mesh=mesh,
-        step=functools.partial(
-            train_step,
-            loss_function=loss_function,
-            optimizer=optimizer,
-            ema_decay=config.ema_decay,
-        ),
+        step=TrainStep(loss_function, optimizer, config.ema_decay, config.micro_batches),
+        batches=[jax.ShapeDtypeStruct((4, 6), jnp.float32, sharding=rows_sharding(mesh))],
         key=jax.device_put(jax.random.key(5), replicated(mesh)),
         data=stream or Stream(),
         prepare=lambda batch: Prepared(jax.device_put(batch, rows_sharding(mesh)), 24),
@@ -230,9 +226,49 @@ def test_the_state_keeps_its_layout_and_the_step_is_compiled_once(
     assert [leaf.sharding for leaf in jax.tree.leaves(state)] == wanted
 
 
+def test_nothing_is_compiled_after_the_first_step(tmp_path: Path) -> None:
+    compiled: list[str] = []
+
+    class Watched(Stream):
+        def __next__(self) -> np.ndarray:
+            if self.next == 2:
+                jax.monitoring.register_event_duration_secs_listener(
+                    lambda event, seconds, **_: compiled.append(event)
+                )
+            return super().__next__()
+
+    config = dataclasses.replace(CONFIG, save_every=12)
+    try:
+        train(make_run(tmp_path, Watched(), config))
+        assert not [event for event in compiled if "compile" in event]
+        jax.jit(lambda x: x + 5)(jnp.ones(3))
+        assert [event for event in compiled if "compile" in event]  # it would have been seen
+    finally:
+        jax.monitoring.clear_event_listeners()
+
+
+def test_a_batch_of_an_undeclared_shape_is_named(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    batches = [jax.ShapeDtypeStruct((8, 6), jnp.float32, sharding=run.batches[0].sharding)]
+    with pytest.raises(ShapeError, match="no program was compiled for a batch of 4x6, only for 8x"):
+        train(dataclasses.replace(run, batches=batches))
+
+
+def test_micro_batches_move_the_data_by_as_many(tmp_path: Path, capsys: Any) -> None:
+    config = dataclasses.replace(CONFIG, micro_batches=3)
+    state = train(make_run(tmp_path / "whole", config=config))
+    assert "tiny: 2 programs ready in " in capsys.readouterr().out
+    checkpoints = Checkpoints(tmp_path / "whole" / "checkpoints")
+    assert checkpoints.meta()["position"] == {"next": 36}
+    with pytest.raises(Stopped):
+        train(make_run(tmp_path / "stopped", Stream(stop_at=20), config))
+    assert_equal(train(make_run(tmp_path / "stopped", config=config)), state)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"micro_batches": 0}, "micro_batches=0 must be positive"),
         ({"steps": 0}, "must be positive"),
         ({"save_every": 0}, "must be positive"),
         ({"ema_decay": 1.0}, r"ema_decay=1.0 must lie in \[0, 1\)"),

@@ -1,6 +1,5 @@
 """A run is the same run on one device and on a 2 x 2 x 2 x 1 mesh, to rounding."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +19,7 @@ from sora_jax.sharding.rules import parameter_shardings, rows_sharding
 from sora_jax.train.diffusion_loss import diffusion_loss
 from sora_jax.train.optimizer import OptimizerConfig, make_optimizer
 from sora_jax.train.state import TrainState, abstract_state, init_state
-from sora_jax.train.step import LossFunction, train_step
+from sora_jax.train.step import LossFunction, TrainStep
 from sora_jax.train.vae_losses import VAELossConfig, vae_loss
 from sora_jax.types import VideoBatch
 from tests.tiny import VAE, eight_device_mesh, latent_batch, make_generator, one_device_mesh
@@ -64,7 +63,7 @@ def trained(stage: str, method: str, mesh: Mesh) -> tuple[TrainState, TrainState
     with jax.set_mesh(mesh):
         state = first = init_state(make_model, optimizer, jax.random.key(0), mesh)
         shardings = jax.tree.map(lambda array: array.sharding, state)
-        step = functools.partial(train_step, loss_function=loss, optimizer=optimizer, ema_decay=0.9)
+        step = TrainStep(loss, optimizer, ema_decay=0.9)
         run = jax.jit(step, out_shardings=(shardings, None))
         losses = []
         for number in range(STEPS):

@@ -1,7 +1,6 @@
 """One update against the same update written in NumPy, and what randomness it is handed."""
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -11,7 +10,7 @@ import optax
 from flax import nnx
 
 from sora_jax.train.state import TrainState, init_state
-from sora_jax.train.step import train_step
+from sora_jax.train.step import TrainStep
 from tests.tiny import one_device_mesh
 
 RATE, DECAY = 0.1, 0.8
@@ -29,11 +28,7 @@ def distance(model: Point, batch: jax.Array, key: jax.Array) -> tuple[jax.Array,
     return jnp.sum(error**2), {"draw": jax.random.uniform(key)}
 
 
-STEP = jax.jit(
-    functools.partial(
-        train_step, loss_function=distance, optimizer=optax.sgd(RATE), ema_decay=DECAY
-    )
-)
+STEP = jax.jit(TrainStep(distance, optax.sgd(RATE), DECAY))
 
 
 def start() -> TrainState:

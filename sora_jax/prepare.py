@@ -1,0 +1,102 @@
+"""Batches of the loader -> batches on their devices, laid out as their shape class has them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from sora_jax.experiment import Experiment
+from sora_jax.models.latents import LatentStatistics, encode_batch, lay_out
+from sora_jax.models.vae import VAE
+from sora_jax.sharding.rules import rows_sharding
+from sora_jax.train.loop import Prepared
+from sora_jax.train.programs import Programs
+from sora_jax.types import EncodedBatch, LatentBatch, VideoBatch
+
+Prepare = Callable[[tuple[int, Any]], Prepared]
+
+
+def prepare_clips(experiment: Experiment, mesh: Mesh) -> Prepare:
+    """Of clips, for the autoencoder: their pixels."""
+
+    def prepare(item: tuple[int, VideoBatch]) -> Prepared:
+        batch = to_devices(item[1], mesh)
+        tokens = experiment.tokens(experiment.data.buckets[item[0]])
+        return Prepared(batch, batch.video.shape[0] * tokens)
+
+    return prepare
+
+
+def prepare_latents(experiment: Experiment, mesh: Mesh) -> Prepare:
+    """Of latents made beforehand: laid out on the host, so that no bucket needs a program."""
+
+    def prepare(item: tuple[int, EncodedBatch]) -> Prepared:
+        laid = _laid_out(experiment, item[0], item[1])
+        return Prepared(to_devices(laid, mesh), _trained(experiment, item[0]))
+
+    return prepare
+
+
+def prepare_encoded(
+    experiment: Experiment,
+    buckets: Sequence[int],
+    mesh: Mesh,
+    vae: VAE,
+    statistics: LatentStatistics,
+) -> Prepare:
+    """Of clips, for the transformer: encoded on the devices, by a program for each of `buckets`."""
+
+    def encode(vae: VAE, batch: VideoBatch, bucket: int) -> LatentBatch:
+        encoded = encode_batch(vae, statistics, batch, experiment.dit.patch)
+        return _laid_out(experiment, bucket, encoded)
+
+    jitted = jax.jit(encode, static_argnames="bucket", out_shardings=rows_sharding(mesh))
+    classes = experiment.classes()
+    lowered = []
+    with jax.set_mesh(mesh):
+        for bucket in buckets:
+            batch = abstract_clips(experiment, bucket, classes[bucket].rows, mesh)
+            lowered.append((batch, jitted.lower(vae, batch, bucket)))
+    programs = Programs("the encoder", lowered)
+
+    def prepare(item: tuple[int, VideoBatch]) -> Prepared:
+        batch = to_devices(item[1], mesh)
+        laid = programs.of(batch)(vae, batch)
+        return Prepared(laid, _trained(experiment, item[0]))
+
+    return prepare
+
+
+def abstract_clips(experiment: Experiment, bucket: int, rows: int, mesh: Mesh) -> VideoBatch:
+    """Shapes, dtypes and shardings of so many rows of clips of a bucket."""
+    sharding, size = rows_sharding(mesh), experiment.data.buckets[bucket]
+
+    def of(dtype: Any, *shape: int) -> Any:
+        return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=sharding)
+
+    return VideoBatch(
+        video=of(jnp.uint8, size.frames, size.height, size.width, 3),
+        text=of(jnp.int32, experiment.data.text_length),
+        fps=of(jnp.float32),
+        example_id=of(jnp.int32),
+    )
+
+
+def to_devices(batch: Any, mesh: Mesh) -> Any:
+    """This process's rows of a batch as global arrays, rows split over the mesh."""
+    sharding = rows_sharding(mesh)
+    return jax.tree.map(
+        lambda array: jax.make_array_from_process_local_data(sharding, array), batch
+    )
+
+
+def _laid_out(experiment: Experiment, bucket: int, batch: EncodedBatch) -> LatentBatch:
+    grid = experiment.grid(experiment.data.buckets[bucket])
+    return lay_out(batch, grid, experiment.vae.temporal, experiment.classes()[bucket].tokens)
+
+
+def _trained(experiment: Experiment, bucket: int) -> int:
+    """Tokens of a bucket's batch, over all processes and without padding."""
+    return experiment.classes()[bucket].rows * experiment.tokens(experiment.data.buckets[bucket])

@@ -1,0 +1,94 @@
+"""Programs are made before the first step; micro-batches come to the update of one large batch."""
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from sora_jax.diffusion.loss import DiffusionConfig
+from sora_jax.pod.collectives import axes_of, kind_of
+from sora_jax.pod.groups import groups_of
+from sora_jax.pod.hlo import parse_module
+from sora_jax.programs import step_of
+from sora_jax.sharding.rules import replicated, rows_sharding
+from sora_jax.train.diffusion_loss import diffusion_loss
+from sora_jax.train.loop import TrainConfig
+from sora_jax.train.optimizer import OptimizerConfig
+from sora_jax.train.programs import Update, lower_close, lower_step
+from sora_jax.train.state import TrainState, init_state
+from sora_jax.train.step import TrainStep
+from sora_jax.types import LatentBatch
+from tests.tiny import eight_device_mesh, latent_batch, one_device_mesh
+from tests.train.test_meshes import DIT, make_generator
+
+BATCH, LONGER = latent_batch(0), latent_batch(1, tokens=24)
+
+
+def step_with(micro_batches: int) -> TrainStep:
+    # So slow that the second step's gradients are those of a fresh model.
+    optimizer = OptimizerConfig(peak_rate=1e-9, warmup_steps=0)
+    training = TrainConfig(10, optimizer, micro_batches=micro_batches)
+    return step_of(training, diffusion_loss(DiffusionConfig()))
+
+
+def start(step: TrainStep, mesh: Mesh) -> tuple[TrainState, Any]:
+    """A fresh state, and the run's key."""
+    make = functools.partial(make_generator, DIT)
+    key = jax.device_put(jax.random.key(1), replicated(mesh))
+    return init_state(make, step.optimizer, jax.random.key(0), mesh), key
+
+
+def by_hand(batches: tuple[LatentBatch, ...], number: int) -> dict[str, float]:
+    """Loss and norm of the mean gradient of a fresh model at a step of that number."""
+    step = step_with(1)
+    state, key = start(step, one_device_mesh())
+    key = jax.random.fold_in(key, number)
+    found = [jax.jit(step.gradients)(state.model, batch, key) for batch in batches]
+    mean = jax.tree.map(lambda *each: sum(each) / len(each), *[gradient for gradient, _ in found])
+    norm = np.sqrt(sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(mean)))
+    loss = np.mean([float(metrics["loss"]) for _, metrics in found])
+    return {"gradient_norm": float(norm), "loss": float(loss)}
+
+
+def test_micro_batches_of_any_shapes_count_the_same() -> None:
+    """On a mesh of all kinds of axes; twice, since a step must not begin with the sums of one."""
+    batches = (BATCH, LONGER)
+    expected = [by_hand(batches, number) for number in range(2)]
+    mesh, step = eight_device_mesh(), step_with(2)
+    with jax.set_mesh(mesh):
+        state, key = start(step, mesh)
+        spread = [jax.device_put(batch, rows_sharding(mesh)) for batch in batches]
+        update = Update(step, state, spread, key)
+        assert update.count == 3
+        for wanted in expected:
+            state, metrics = update(state, spread, key)
+            for name, value in wanted.items():
+                assert metrics[name] == pytest.approx(value, rel=1e-5), name
+    assert int(state.step) == 2
+
+
+def crossing(compiled: jax.stages.Compiled, mesh: Mesh) -> Iterator[str]:
+    """Kinds of the collectives that pass data from one replica to another."""
+    module = parse_module(str(compiled.as_text()))
+    for computation in module.computations.values():
+        for instruction in computation.instructions.values():
+            kind = kind_of(instruction)
+            if kind and "replica" in axes_of(groups_of(instruction, mesh.size), mesh):
+                yield kind
+
+
+def test_between_replicas_only_the_close_of_a_step_moves_anything() -> None:
+    mesh, step = eight_device_mesh(), step_with(2)
+    with jax.set_mesh(mesh):
+        state, key = start(step, mesh)
+        batch = jax.device_put(BATCH, rows_sharding(mesh))
+        assert not list(crossing(lower_step(step, state, batch, key).compile(), mesh))
+        close = set(crossing(lower_close(step, state, batch, key).compile(), mesh))
+        assert close == {"all-reduce"}
+        whole = lower_step(step_with(1), state, batch, key).compile()
+        assert "all-reduce" in set(crossing(whole, mesh))

@@ -43,12 +43,17 @@ CASES = {
     "v5p_4_720p": Case("dit_14b:p720_on_4", "v5p:2x2x1", "1x75776"),
     "v5p_64_720p": Case("dit_14b:p720", "v5p:4x4x4", "16x75776"),
     "v5p_128_720p_2_slices": Case("dit_14b:p720_on_2_slices", "v5p:4x4x4", "32x75776", slices=2),
+    "v5p_128_720p": Case("dit_14b:p720_on_128", "v5p:4x4x8", "32x75776"),
+    "v5p_256_720p": Case("dit_14b:p720_on_256", "v5p:4x8x8", "64x75776"),
+    "v5p_512_720p": Case("dit_14b:p720_on_512", "v5p:8x8x8", "128x75776"),
+    "v5p_1024_720p": Case("dit_14b:p720_on_1024", "v5p:8x8x16", "256x75776"),
     "v5p_64_480p": Case("dit_14b", "v5p:4x4x4", "64x32768"),
     "v6e_256_720p": Case(
         "dit_14b:p720_on_256", "v6e:16x16", "64x75776", changes=("dit.remat=full",)
     ),
     "tpu7x_64_720p": Case("dit_14b:p720_on_128", "tpu7x:4x4x4", "32x75776"),
     "30b_v5p_1024_720p": Case("dit_30b:p720", "v5p:8x8x16", "256x75776"),
+    "5b_v6e_256_1080p": Case("dit_5b:p1080_16x16", "v6e:16x16", "32x131072"),
 }
 
 

@@ -1,8 +1,8 @@
 """The family of transformers from 30 million to 30 billion parameters, and the stages of training.
 
 Files of this folder that are named by a size compose what is here. A head is 128 wide at every
-size, as TPU kernels want it. Tokens are 16 x 16 pixels of 4 frames: the autoencoder takes 8 x 8 x 4
-pixels to a latent cell of 16 channels, and a patch is 2 x 2 cells.
+size, as TPU kernels want it. A token is 2 x 2 latent cells, so 16 x 16 pixels of 4 frames with the
+finer autoencoder and 32 x 32 with the coarser.
 """
 
 import dataclasses
@@ -21,9 +21,13 @@ from sora_jax.sharding.mesh import MeshConfig
 from sora_jax.train.loop import TrainConfig
 from sora_jax.train.optimizer import OptimizerConfig
 
-VAE = VAEConfig(channels=16)  # 8 x 8 x 4 pixels a latent cell
+VAES = {  # by pixels of a latent cell, on a side
+    8: VAEConfig(channels=16),
+    16: VAEConfig(channels=48, widths=(192, 384, 768), folds=((1, 4), (2, 2), (2, 2))),
+}
 PATCH = 2
-TEXT_LENGTH = 256
+GIVEN = TextConfig(source="given", width=4096)  # what T5 XXL and umT5 XXL make of a caption
+TEXT_LENGTH, GIVEN_LENGTH = 256, 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +56,8 @@ SIZES = {
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """Resolutions in tokens a picture, and durations in latent frames, 64 being 10.5 s."""
+    """Resolutions in tokens a picture of the finer autoencoder, and durations in latent frames, 64
+    being 10.5 s."""
 
     pictures: tuple[int, ...]
     durations: tuple[int, ...]
@@ -67,8 +72,11 @@ STAGES = {
 }
 
 
-def transformer(size_name: str, stage_name: str, mesh: MeshConfig) -> Experiment:
-    """The experiment of a size at a stage, for the devices of a mesh."""
+def transformer(
+    size_name: str, stage_name: str, mesh: MeshConfig, cell: int, text: TextConfig | None
+) -> Experiment:
+    """The experiment of a size at a stage, for the devices of a mesh. `cell`: of the autoencoder;
+    `text`: of captions that come as embeddings, None to train an encoder along."""
     size, stage = SIZES[size_name], STAGES[stage_name]
     dit = DiTConfig(
         depth=size.depth,
@@ -80,11 +88,13 @@ def transformer(size_name: str, stage_name: str, mesh: MeshConfig) -> Experiment
         compute="bfloat16",
         attention=AttentionConfig(kernel="flash"),
     )
-    text = TextConfig(depth=size.text_depth, width=size.text_width, heads=size.text_width // 64)
+    if text is None:
+        text = TextConfig(depth=size.text_depth, width=size.text_width, heads=size.text_width // 64)
+    coarse = "" if cell == 8 else f"_{cell}x{cell}"
     return Experiment(
-        name=f"dit_{size_name}_{stage_name}",
-        data=_data(stage, dit, text, mesh),
-        vae=VAE,
+        name=f"dit_{size_name}_{stage_name}{coarse}" + ("_given" if text is GIVEN else ""),
+        data=_data(stage, dit, text, mesh, cell),
+        vae=VAES[cell],
         dit=dit,
         text=text,
         vae_stage=VAEStage(_training(100_000, 1e-4), pixel_frames=17 * mesh.replica * mesh.fsdp),
@@ -93,23 +103,25 @@ def transformer(size_name: str, stage_name: str, mesh: MeshConfig) -> Experiment
     )
 
 
-def _data(stage: Stage, dit: DiTConfig, text: TextConfig, mesh: MeshConfig) -> DataConfig:
+def _data(
+    stage: Stage, dit: DiTConfig, text: TextConfig, mesh: MeshConfig, cell: int
+) -> DataConfig:
     """Buckets of the stage, and classes in which a step of any costs about the same."""
+    vae = VAES[cell]
+    text_length = TEXT_LENGTH if text.source == "encoder" else GIVEN_LENGTH
+    pictures = [tokens * 64 // cell**2 for tokens in stage.pictures]
 
     def cost(tokens: int) -> int:
-        row = Row(tokens, VAE.channels, TEXT_LENGTH, text.width)
-        return train_flops(dit, row, text)
+        return train_flops(dit, Row(tokens, vae.channels, text_length, text.width), text)
 
-    lengths = [tokens * frames for tokens in stage.pictures for frames in stage.durations]
+    lengths = [tokens * frames for tokens in pictures for frames in stage.durations]
     return DataConfig(
-        buckets=buckets_of(
-            stage.pictures, stage.durations, temporal=VAE.temporal, cell=VAE.spatial * PATCH
-        ),
+        buckets=buckets_of(pictures, stage.durations, temporal=vae.temporal, cell=cell * PATCH),
         shape_classes=equal_classes(
             lengths, ways=mesh.replica * mesh.fsdp, context=mesh.context, cost=cost
         ),
         fps=24.0,
-        text_length=TEXT_LENGTH,
+        text_length=text_length,
         vocabulary_size=32_000,
     )
 
@@ -123,9 +135,16 @@ def _training(steps: int, peak_rate: float) -> TrainConfig:
 
 
 def layout(
-    size_name: str, stage_name: str, *, fsdp: int, context: int = 1, replica: int = 1
+    size_name: str,
+    stage_name: str,
+    *,
+    fsdp: int,
+    context: int = 1,
+    replica: int = 1,
+    cell: int = 8,
+    text: TextConfig | None = None,
 ) -> Callable[[], Experiment]:
     """The function of an experiment file: a size at a stage, laid out over replica x fsdp x context
     devices, whose batch grows with replica x fsdp."""
     mesh = MeshConfig(replica=replica, fsdp=fsdp, context=context)
-    return functools.partial(transformer, size_name, stage_name, mesh)
+    return functools.partial(transformer, size_name, stage_name, mesh, cell, text)

@@ -1,16 +1,20 @@
-"""Text to video with 14 billion parameters, laid out for TPU v5p:4x4x4.
+"""Text to video with 14 billion parameters, laid out for TPU v5p:4x4x4, or for as many chips as a
+name says.
 
 Check: sora compile --experiment dit_14b:p720 --topology v5p:4x4x4
 Run:   sora train --experiment dit_14b --data SET --stage dit --workdir RUN
 """
 
-from experiments._transformers import layout
+from experiments._transformers import GIVEN, layout
 
 experiment = layout("14b", "p256", fsdp=64)
 p480 = layout("14b", "p480", fsdp=32, context=2)
 p720 = layout("14b", "p720", fsdp=16, context=4)
 p1080 = layout("14b", "p1080", fsdp=8, context=8)
+p720_given = layout("14b", "p720", fsdp=16, context=4, text=GIVEN)
 p720_on_4 = layout("14b", "p720", fsdp=1, context=4)
-p720_on_256 = layout("14b", "p720", fsdp=64, context=4)
 p720_on_128 = layout("14b", "p720", fsdp=32, context=4)
+p720_on_256 = layout("14b", "p720", fsdp=64, context=4)
+p720_on_512 = layout("14b", "p720", fsdp=128, context=4)
+p720_on_1024 = layout("14b", "p720", fsdp=256, context=4)
 p720_on_2_slices = layout("14b", "p720", replica=2, fsdp=16, context=4)

@@ -4,11 +4,10 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
-from sora_jax.models.patches import Grid, coordinates, patchify, token_frames, unpatchify
-from sora_jax.models.vae import VAE, to_uint8, to_unit
+from sora_jax.models.patches import Grid, coordinates, patchify, token_frames
+from sora_jax.models.vae import VAE, to_unit
 from sora_jax.types import EncodedBatch, LatentBatch, VideoBatch
 
 
@@ -35,17 +34,12 @@ def encode_tokens(
     return patchify((mean - statistics.mean) / statistics.deviation, patch)
 
 
-def decode_tokens(
-    vae: VAE, statistics: LatentStatistics, tokens: Float[Array, "b n p"], grid: Grid, patch: int
-) -> Array:
-    """uint8 clips [b t h w 3] of the tokens of `grid`."""
-    latents = unpatchify(tokens, grid, patch) * statistics.deviation + statistics.mean
-    return to_uint8(vae.decode(latents))
-
-
-def token_coordinates(grid: Grid, temporal: int, fps: Float[Array, " b"]) -> Float[Array, "b n 3"]:
-    """(seconds, y, x) of each token of clips at `fps` frames per second."""
-    base = jnp.asarray(coordinates(grid, temporal))
+def token_coordinates(
+    grid: Grid, temporal: int, fps: Float[Array, " b"], tokens: int | None = None
+) -> Float[Array, "b n 3"]:
+    """(seconds, y, x) of each token of clips at `fps` frames per second; `tokens` as in
+    `patches.coordinates`."""
+    base = coordinates(grid, temporal, tokens)
     seconds = base[None, :, :1] / fps[:, None, None]
     return jnp.concatenate(
         [seconds, jnp.broadcast_to(base[:, 1:], (len(fps), *base[:, 1:].shape))], -1
@@ -68,13 +62,13 @@ def lay_out(batch: EncodedBatch, grid: Grid, temporal: int, tokens: int) -> Late
     def pad(x: Array) -> Array:
         return jnp.pad(x, ((0, 0), (0, tokens - grid.tokens), *((0, 0),) * (x.ndim - 2)))
 
-    def rows(x: np.ndarray) -> Array:
-        return jnp.broadcast_to(jnp.asarray(x), (b, *x.shape))
+    def rows(x: Array) -> Array:
+        return jnp.broadcast_to(x, (b, *x.shape))
 
     return LatentBatch(
         latents=pad(batch.latents),
         coordinates=pad(token_coordinates(grid, temporal, batch.fps)),
-        segments=pad(rows(np.ones(grid.tokens, np.int32))),
+        segments=pad(rows(jnp.ones(grid.tokens, jnp.int32))),
         frames=pad(rows(token_frames(grid))),
         text=batch.text,
         example_id=batch.example_id,

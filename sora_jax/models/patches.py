@@ -2,9 +2,9 @@
 
 import dataclasses
 
-import numpy as np
+import jax.numpy as jnp
 from einops import rearrange
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,24 +37,26 @@ def unpatchify(tokens: Float[Array, "b n p"], grid: Grid, patch: int) -> Float[A
     )
 
 
-def frame_times(frames: int, temporal: int) -> Float[np.ndarray, " t"]:
+def frame_times(frame: Int[Array, " n"], temporal: int) -> Float[Array, " n"]:
     """Centre of each latent frame, in pixel frames: the first stands for frame 0 alone, the k-th
     for the `temporal` frames that end at frame temporal * k."""
-    times = temporal * np.arange(frames) - (temporal - 1) / 2
-    return np.maximum(times, 0.0).astype(np.float32)
+    return jnp.maximum(temporal * frame.astype(jnp.float32) - (temporal - 1) / 2, 0.0)
 
 
-def coordinates(grid: Grid, temporal: int) -> Float[np.ndarray, "n 3"]:
+def coordinates(grid: Grid, temporal: int, tokens: int | None = None) -> Float[Array, "n 3"]:
     """(time in pixel frames, y, x) of each token; y and x count patches from the picture's centre.
 
-    Divide the first column by the frame rate to have seconds.
+    Divide the first column by the frame rate to have seconds. `tokens`: as many; those past the
+    grid's go on as if it had more frames. All is counted, so that none of it is a constant of a
+    program, and each device makes its own tokens alone.
     """
-    y = np.arange(grid.height, dtype=np.float32) - (grid.height - 1) / 2
-    x = np.arange(grid.width, dtype=np.float32) - (grid.width - 1) / 2
-    axes = np.meshgrid(frame_times(grid.frames, temporal), y, x, indexing="ij")
-    return np.stack(axes, -1).reshape(-1, 3)
+    number = jnp.arange(grid.tokens if tokens is None else tokens)
+    y, x = number // grid.width % grid.height, number % grid.width
+    time = frame_times(token_frames(grid, tokens), temporal)
+    return jnp.stack([time, y - (grid.height - 1) / 2, x - (grid.width - 1) / 2], -1)
 
 
-def token_frames(grid: Grid) -> np.ndarray:
-    """Latent frame of each token, int32 [n]."""
-    return np.repeat(np.arange(grid.frames, dtype=np.int32), grid.height * grid.width)
+def token_frames(grid: Grid, tokens: int | None = None) -> Int[Array, " n"]:
+    """Latent frame of each token; `tokens` as in `coordinates`."""
+    number = jnp.arange(grid.tokens if tokens is None else tokens, dtype=jnp.int32)
+    return number // (grid.height * grid.width)

@@ -7,7 +7,6 @@ their pictures are split as well: convolutions then exchange the cells at their 
 
 import functools
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -68,8 +67,10 @@ def decode_clips(
     `mesh`; what it takes does not grow with the frames, but for the tokens.
     """
     pictures = picture_mesh(mesh, len(tokens), grid.height * patch, grid.width * patch)
-    parts: list[Any] = []
-    start, state = 0, None
+    frames, side = 1 + vae.config.temporal * (grid.frames - 1), vae.config.spatial * patch
+    shape = (len(tokens), frames, grid.height * side, grid.width * side, 3)
+    videos: UInt8[np.ndarray, "b t h w 3"] = np.empty(shape, np.uint8)
+    start, state, done = 0, None, 0
     for length in chunk_lengths(grid.frames, chunk):
         part = Grid(length, grid.height, grid.width)
         with jax.set_mesh(mesh):
@@ -77,9 +78,9 @@ def decode_clips(
         latents = jax.device_put(latents, clips_sharding(pictures))
         with jax.set_mesh(pictures):
             video, state = decode_chunk(vae, statistics, latents, state)
-        parts.append(np.asarray(video))
-        start += length
-    return np.concatenate(parts, 1)
+        videos[:, done : done + video.shape[1]] = np.asarray(video)
+        start, done = start + length, done + video.shape[1]
+    return videos
 
 
 @functools.partial(jax.jit, static_argnames=("part", "patch"))

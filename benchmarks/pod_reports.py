@@ -1,8 +1,8 @@
-"""Compiles the steps that docs/performance.md tells of, and prints its table.
+"""Compiles the steps and the sampling that docs/performance.md tells of, and prints its tables.
 
     python -m benchmarks.pod_reports              those that have no report in docs/performance yet
     python -m benchmarks.pod_reports v5p_4_720p   one of them again
-    python -m benchmarks.pod_reports --table      the table of the reports that are there
+    python -m benchmarks.pod_reports --table      the tables of the reports that are there
 
 No TPU is needed. A case takes one to ten minutes and up to 8 GiB.
 """
@@ -19,13 +19,14 @@ FOLDER = Path(__file__).resolve().parent.parent / "docs" / "performance"
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One class of one experiment on one topology."""
+    """One class of one experiment on one topology, or one program of sampling a size of clips."""
 
     experiment: str
     topology: str
-    shape_class: str
+    size: str  # the class as rows x tokens, or the clip as frames x height x width
     slices: int = 1
     changes: tuple[str, ...] = ()
+    what: str = "train"
 
     @property
     def command(self) -> list[str]:
@@ -34,11 +35,13 @@ class Case:
             f"--experiment={self.experiment}",
             f"--topology={self.topology}",
             f"--slices={self.slices}",
-            f"--shape_class={self.shape_class}",
+            f"--what={self.what}",
+            f"--{'shape_class' if self.what == 'train' else 'clip'}={self.size}",
             *(f"--set={change}" for change in self.changes),
         ]
 
 
+MINUTE = "1441x1088x1920"  # of 1080p at 24 frames a second
 CASES = {
     "v5p_4_720p": Case("dit_14b:p720_on_4", "v5p:2x2x1", "1x75776"),
     "v5p_64_720p": Case("dit_14b:p720", "v5p:4x4x4", "16x75776"),
@@ -54,6 +57,34 @@ CASES = {
     "tpu7x_64_720p": Case("dit_14b:p720_on_128", "tpu7x:4x4x4", "32x75776"),
     "30b_v5p_1024_720p": Case("dit_30b:p720", "v5p:8x8x16", "256x75776"),
     "5b_v6e_256_1080p": Case("dit_5b:p1080_16x16", "v6e:16x16", "32x131072"),
+    "v5p_128_minute_sample": Case("dit_14b:minute_1080p", "v5p:4x4x8", MINUTE, what="sample"),
+    "v5p_128_minute_vae_decode": Case(
+        "dit_14b:minute_1080p", "v5p:4x4x8", MINUTE, what="vae_decode"
+    ),
+    "v5p_128_minute_vae_encode": Case(
+        "dit_14b:minute_1080p", "v5p:4x4x8", MINUTE, what="vae_encode"
+    ),
+    "v5p_16_minute_sample": Case(
+        "dit_14b:minute_1080p",
+        "v5p:2x2x4",
+        MINUTE,
+        changes=("mesh.context=16",),
+        what="sample",
+    ),
+    "v6e_256_minute_sample": Case(
+        "dit_14b:minute_1080p",
+        "v6e:16x16",
+        MINUTE,
+        changes=("mesh.context=256",),
+        what="sample",
+    ),
+    "v6e_8_minute_vae_decode": Case(
+        "dit_14b:minute_1080p",
+        "v6e:2x4",
+        MINUTE,
+        changes=("mesh.context=8", "sampling.chunk=4"),
+        what="vae_decode",
+    ),
 }
 
 
@@ -71,31 +102,68 @@ def main(arguments: list[str]) -> None:
 
 
 def table() -> str:
-    """The reports as Markdown."""
-    lines = [
+    """The reports as Markdown, those of training first."""
+    trained = [
         "| case | rows x tokens | GiB a device | matmul s | kernel s | other s | collectives s | "
         "step s | MFU |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for name in CASES:
+    sampled = [
+        "| case | tokens | GiB a device | matmul s | kernel s | other s | collectives s | "
+        "one run s | runs | a clip | MFU |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, case in CASES.items():
         path = FOLDER / f"{name}.json"
         if path.exists():
             [found] = json.loads(path.read_text())["classes"]
-            lines.append(_line(name, found))
-    return "\n".join(lines)
+            if case.what == "train":
+                trained.append(_line(name, found))
+            else:
+                sampled.append(_sampling_line(name, found))
+    return "\n".join([*trained, "", *sampled])
 
 
 def _line(name: str, found: dict[str, Any]) -> str:
-    memory = f"{found['peak_bytes'] / 2**30:.1f} of {found['hbm_bytes'] / 2**30:.0f}"
-    row = f"| {name} | {found['rows']} x {found['tokens']:,} | {memory} |"
+    row = f"| {name} | {found['rows']} x {found['tokens']:,} | {_memory(found)} |"
     if not found["fits"]:
         return f"{row} does not fit | | | | | |"
-    step, mfu = found["step_seconds"], found["mfu"]
+    step = found["step_seconds"]
+    return f"{row} {_parts(found)} | {step['low']:.1f} to {step['high']:.1f} | {_mfu(found)} |"
+
+
+def _sampling_line(name: str, found: dict[str, Any]) -> str:
+    row = f"| {name} | {found['tokens']:,} | {_memory(found)} |"
+    if not found["fits"]:
+        return f"{row} does not fit | | | | | | | |"
+    low, high = found["step_seconds"]["low"], found["step_seconds"]["high"]
+    digits = 0 if low > 100 else 3
+    runs = found["runs"]
     return (
-        f"{row} {found['matmul_seconds']:.2f} | {found['kernel_seconds']:.2f} | "
-        f"{found['other_seconds']:.2f} | {sum(found['collective_seconds'].values()):.2f} | "
-        f"{step['low']:.1f} to {step['high']:.1f} | {mfu['low']:.0%} to {mfu['high']:.0%} |"
+        f"{row} {_parts(found, digits)} | {low:,.{digits}f} to {high:,.{digits}f} | {runs} | "
+        f"{_duration(runs * low)} to {_duration(runs * high)} | {_mfu(found)} |"
     )
+
+
+def _memory(found: dict[str, Any]) -> str:
+    return f"{found['peak_bytes'] / 2**30:.1f} of {found['hbm_bytes'] / 2**30:.0f}"
+
+
+def _parts(found: dict[str, Any], digits: int = 2) -> str:
+    """Seconds of matmuls, kernels, other operations and collectives."""
+    seconds = [found[f"{part}_seconds"] for part in ("matmul", "kernel", "other")]
+    seconds.append(sum(found["collective_seconds"].values()))
+    return " | ".join(f"{each:,.{digits}f}" for each in seconds)
+
+
+def _mfu(found: dict[str, Any]) -> str:
+    return f"{found['mfu']['low']:.0%} to {found['mfu']['high']:.0%}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 3600:.2f} h"
 
 
 if __name__ == "__main__":

@@ -5,7 +5,12 @@ Check: sora compile --experiment dit_14b:p720 --topology v5p:4x4x4
 Run:   sora train --experiment dit_14b --data SET --stage dit --workdir RUN
 """
 
+import dataclasses
+
 from experiments._transformers import GIVEN, layout
+from sora_jax.experiment import Experiment
+from sora_jax.sample.generate import SamplingConfig
+from sora_jax.sharding.mesh import MeshConfig
 
 experiment = layout("14b", "p256", fsdp=64)
 p480 = layout("14b", "p480", fsdp=32, context=2)
@@ -18,3 +23,15 @@ p720_on_256 = layout("14b", "p720", fsdp=64, context=4)
 p720_on_512 = layout("14b", "p720", fsdp=128, context=4)
 p720_on_1024 = layout("14b", "p720", fsdp=256, context=4)
 p720_on_2_slices = layout("14b", "p720", replica=2, fsdp=16, context=4)
+
+
+def minute_1080p() -> Experiment:
+    """Samples a clip of what `p1080` trains at a time, its tokens over all of v5p:4x4x8."""
+    trained = p1080()
+    attention = dataclasses.replace(trained.dit.attention, context="ring", ulysses=8)
+    return dataclasses.replace(
+        trained,
+        dit=dataclasses.replace(trained.dit, attention=attention),
+        mesh=MeshConfig(fsdp=1, context=128),
+        sampling=SamplingConfig(rows=1),
+    )

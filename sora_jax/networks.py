@@ -130,13 +130,29 @@ class LoadedRun:
     fingerprints: dict[str, str]
 
 
-def load_run(directory: Path, mesh_config: MeshConfig | None = None) -> LoadedRun:
-    """Restores the averaged models of a run, over all devices here or over `mesh_config`.s,
-    which need not be like the one trained on."""
+def load_run(
+    directory: Path, mesh_config: MeshConfig | None = None, like: Experiment | None = None
+) -> LoadedRun:
+    """Restores the averaged models of a run, over all devices here or over `mesh_config`'s,
+    which need not be like the one trained on.
+
+    `like`: an experiment that trains the same, to sample as it does, over its mesh.
+
+    Raises:
+        CheckpointError: the directory is no run, or `like` trains something else.
+    """
     path = directory / "config.json"
     if not path.exists():
         raise CheckpointError(f"{directory} is no run: it has no config.json")
     experiment = configs.load(Experiment, path)
+    if like is not None:
+        trained, other = (configs.fingerprint(each.trained()) for each in (experiment, like))
+        if trained != other:
+            raise CheckpointError(
+                f"{directory} was trained with config {trained}, and {like.name} trains {other}: "
+                "name an experiment that differs in mesh, attention and sampling alone"
+            )
+        experiment, mesh_config = like, mesh_config or like.mesh
     mesh = make_mesh(mesh_config or MeshConfig())
     vae, statistics, vae_step = load_vae(experiment, directory, mesh)
     checkpoints = Checkpoints(directory / "dit" / "checkpoints")

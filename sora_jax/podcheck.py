@@ -1,10 +1,13 @@
-"""Compiles an experiment's step for a topology, and reports what it takes."""
+"""Compiles an experiment's step or its sampling for a topology, and reports what it takes."""
 
 import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import jax
+from jax.sharding import Mesh
 
 from sora_jax.data.buckets import ShapeClass
 from sora_jax.errors import ConfigError
@@ -16,7 +19,8 @@ from sora_jax.pod.cost import Cost, KernelUse, cost_of
 from sora_jax.pod.report import ClassReport, Work, report_of, report_of_overflow
 from sora_jax.pod.schedule import Probe, kernel_cycles
 from sora_jax.pod.topology import Topology
-from sora_jax.programs import bytes_by_kind, lowered_step
+from sora_jax.programs import bytes_by_kind, bytes_of, lowered_step
+from sora_jax.sampling_programs import Clip, What, program_of
 from sora_jax.scaling.flops import Row, hardware_flops, train_flops
 from sora_jax.sharding.mesh import make_mesh
 
@@ -28,11 +32,39 @@ def check_class(experiment: Experiment, shape_class: ShapeClass, topology: Topol
     mesh = make_mesh(experiment.mesh, topology.devices)
     lowered, state = lowered_step(experiment, shape_class, mesh)
     work = _work(experiment, shape_class, bytes_by_kind(state))
+    return _check(lowered, work, mesh, experiment.dit.attention.blocks, topology)
+
+
+def check_clip(experiment: Experiment, what: What, clip: Clip, topology: Topology) -> ClassReport:
+    """What a program of sampling clips of a size takes on the topology.
+
+    Raises:
+        RequestError: the networks do not divide the size; names the nearest that they do.
+    """
+    mesh = make_mesh(experiment.mesh, topology.devices)
+    program = program_of(experiment, what, clip, mesh)
+    work = Work(
+        name=f"{experiment.name} {what} {clip.frames}x{clip.height}x{clip.width}",
+        rows=program.rows,
+        tokens=program.tokens,
+        state_bytes={kind: bytes_of(tree) for kind, tree in program.held.items()},
+        model_flops=program.flops,
+        hardware_flops=program.flops,
+        runs=program.runs,
+    )
+    blocks = experiment.dit.attention.blocks
+    return _check(program.lowered, work, program.mesh, blocks, topology)
+
+
+def _check(
+    lowered: jax.stages.Lowered, work: Work, mesh: Mesh, blocks: Blocks, topology: Topology
+) -> ClassReport:
+    """Compiles what was lowered for the topology, and reads what was made of it."""
     devices = len(topology.devices)
     try:
         compilation = compile_for(lowered)
     except OutOfMemory as overflow:
-        if overflow.space == "vmem":
+        if overflow.space != "hbm":
             raise
         return report_of_overflow(work, topology.chip, devices, overflow.needed, overflow.available)
     cost = cost_of(str(compilation.compiled.as_text()), mesh, topology.chip)
@@ -42,7 +74,7 @@ def check_class(experiment: Experiment, shape_class: ShapeClass, topology: Topol
         devices,
         compilation.memory,
         cost,
-        kernel_seconds=kernel_seconds(cost, experiment.dit.attention.blocks, topology.chip),
+        kernel_seconds=kernel_seconds(cost, blocks, topology.chip),
         compile_seconds=compilation.seconds,
     )
 
@@ -73,18 +105,19 @@ def kernel_seconds(cost: Cost, blocks: Blocks, chip: Chip) -> float:
         ConfigError: there is another kernel, which nothing is known of.
     """
     topology = f"{chip.generation}:" + ("2x2x1" if chip.torus_axes == 3 else "2x2")
+    probe = "flash" if any(use.name == "flash_backward" for use in cost.kernels) else "flash_alone"
     total = 0.0
     for use in cost.kernels:
         if not use.name.startswith("flash_"):
             raise ConfigError(f"kernel {use.name}: only the schedules of flash kernels are counted")
-        cycles = kernel_cycles(_probe(use, blocks), topology, SCHEDULES)
+        cycles = kernel_cycles(_probe(use, blocks, probe), topology, SCHEDULES)
         total += use.calls * cycles[use.name].cycles / chip.clock_hz
     return total
 
 
-def _probe(use: KernelUse, blocks: Blocks) -> Probe:
-    """The kernel alone, at the shapes it is used with: queries and keys are its first operands that
-    have heads."""
+def _probe(use: KernelUse, blocks: Blocks, name: str) -> Probe:
+    """A kernel alone, in the probe of a name, at the shapes it is used with: queries and keys are
+    its first operands that have heads."""
     wide: Sequence[Any] = [s for s in use.operands if len(s) == 3 and s[-1] % LANES == 0]
     (joined, queries, width), (_, keys, _) = wide[:2]
     rows = next(shape[0] for shape in use.operands if len(shape) == 3 and shape[1] == 1)
@@ -96,4 +129,4 @@ def _probe(use: KernelUse, blocks: Blocks) -> Probe:
         "width": width,
         "blocks": dataclasses.asdict(blocks),
     }
-    return Probe("sora_jax.nn.probes:flash", arguments)
+    return Probe(f"sora_jax.nn.probes:{name}", arguments)

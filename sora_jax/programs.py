@@ -73,14 +73,16 @@ def abstract_batch(experiment: Experiment, shape_class: ShapeClass, mesh: Mesh) 
 def bytes_by_kind(state: TrainState) -> dict[str, int]:
     """Bytes on each device of the state's parts, as they are laid out."""
 
-    def size(tree: Any) -> int:
-        return sum(_shard_bytes(leaf, leaf.sharding) for leaf in jax.tree.leaves(tree))
-
     return {
-        "parameters": size(state.model),
-        "ema": size(state.ema),
-        "optimizer": size(state.opt_state),
+        "parameters": bytes_of(state.model),
+        "ema": bytes_of(state.ema),
+        "optimizer": bytes_of(state.opt_state),
     }
+
+
+def bytes_of(tree: Any) -> int:
+    """Bytes on each device of abstract arrays, as they are laid out."""
+    return sum(_shard_bytes(leaf, leaf.sharding) for leaf in jax.tree.leaves(tree))
 
 
 def _shard_bytes(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> int:

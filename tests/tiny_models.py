@@ -44,9 +44,13 @@ def tiny_networks() -> tuple[Generator, VAE]:
 
 
 def tiny_sampler(
-    captions: Sequence[str], config: SamplingConfig, times: TimesConfig, devices: int = 1
+    captions: Sequence[str],
+    config: SamplingConfig,
+    times: TimesConfig,
+    devices: int = 1,
+    mesh: MeshConfig | None = None,
 ) -> Sampler:
-    """A sampler of the tiny networks, with a tokenizer of the captions."""
+    """A sampler of the tiny networks over so many devices, with a tokenizer of the captions."""
     generator, vae = tiny_networks()
     return Sampler(
         generator,
@@ -56,5 +60,5 @@ def tiny_sampler(
         text_length=TEXT_LENGTH,
         times=times,
         config=config,
-        mesh=make_mesh(MeshConfig(), jax.devices()[:devices]),
+        mesh=make_mesh(mesh or MeshConfig(), jax.devices()[:devices]),
     )

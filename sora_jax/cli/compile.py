@@ -1,18 +1,23 @@
-"""compile an experiment's steps for a TPU pod, on a machine without one.
+"""compile an experiment's steps, or its sampling, for a TPU pod, on a machine without one.
 
     sora compile --experiment dit_14b:p720 --topology v5p:4x4x4
+    sora compile --experiment dit_14b:minute_1080p --topology v5p:4x4x8 --what sample
     sora compile --experiment dit_14b:p720_on_2_slices --topology v5p:4x4x4 --slices 2
 
 Every shape class is compiled as training would run it, for devices that are not there, and a report
 says what a step takes: memory a device, FLOPs, what moves between devices, seconds, and what bounds
-them. How far each figure can be trusted is in docs/performance.md.
+them. Sampling is three programs: `sample`, all steps of the transformer from noise to latents, and
+`vae_decode` and `vae_encode`, one chunk of a clip's stream.
+
+How far each figure can be trusted is in docs/performance.md.
 """
 
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, get_args
 
 from absl import flags
 
@@ -21,9 +26,10 @@ from sora_jax.config import ConfigError, fingerprint, load_experiment
 from sora_jax.data.buckets import ShapeClass
 from sora_jax.experiment import Experiment
 from sora_jax.pod.golden import check
-from sora_jax.pod.report import table
-from sora_jax.pod.topology import open_topology
-from sora_jax.podcheck import check_class
+from sora_jax.pod.report import ClassReport, table
+from sora_jax.pod.topology import Topology, open_topology
+from sora_jax.podcheck import check_class, check_clip
+from sora_jax.sampling_programs import Clip, What
 
 FLAGS = flags.FlagValues()
 EXPERIMENT = flags.DEFINE_string(
@@ -36,6 +42,19 @@ TOPOLOGY = flags.DEFINE_string(
     "topology", None, "chips of a slice, such as v5p:4x4x4 or v6e:16x16", flag_values=FLAGS
 )
 SLICES = flags.DEFINE_integer("slices", 1, "slices of that topology", flag_values=FLAGS)
+WHAT = flags.DEFINE_enum(
+    "what",
+    "train",
+    ["train", *get_args(What)],
+    "the step of training, or a program of sampling clips",
+    flag_values=FLAGS,
+)
+CLIP = flags.DEFINE_string(
+    "clip",
+    None,
+    "clips to sample, as FRAMESxHEIGHTxWIDTH (default: the experiment's largest bucket)",
+    flag_values=FLAGS,
+)
 SHAPE_CLASS = flags.DEFINE_string(
     "shape_class",
     "all",
@@ -61,13 +80,14 @@ def main(argv: Sequence[str]) -> None:
     experiment = load_experiment(EXPERIMENT.value, SET.value)
     topology = open_topology(TOPOLOGY.value, SLICES.value)
     reports = []
-    for shape_class in _chosen(experiment, SHAPE_CLASS.value):
-        reports.append(check_class(experiment, shape_class, topology))
-        print(table(reports[-1]), flush=True)
+    for report in _reports(experiment, topology):
+        reports.append(report)
+        print(table(report), flush=True)
     if OUTPUT.value:
         content = {
             "experiment": EXPERIMENT.value,
             "set": SET.value,
+            "what": WHAT.value,
             "fingerprint": fingerprint(experiment),
             "topology": topology.name,
             "slices": topology.slices,
@@ -77,6 +97,34 @@ def main(argv: Sequence[str]) -> None:
         Path(OUTPUT.value).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     if GOLDEN.value:
         check(reports, Path(GOLDEN.value))
+
+
+def _reports(experiment: Experiment, topology: Topology) -> Iterator[ClassReport]:
+    """One for each class of training, or one of sampling."""
+    what: Any = WHAT.value
+    if what == "train":
+        if CLIP.value is not None:
+            raise ConfigError(
+                "--clip is for sampling: give --what sample, vae_decode or vae_encode"
+            )
+        for shape_class in _chosen(experiment, SHAPE_CLASS.value):
+            yield check_class(experiment, shape_class, topology)
+        return
+    if SHAPE_CLASS.value != "all":
+        raise ConfigError(f"--shape_class is for training: of --what {what} give the --clip")
+    yield check_clip(experiment, what, _clip(experiment, CLIP.value), topology)
+
+
+def _clip(experiment: Experiment, text: str | None) -> Clip:
+    """The clip that `text` says, or the largest bucket's."""
+    if text is None:
+        largest = max(experiment.data.buckets, key=experiment.tokens)
+        return Clip(largest.frames, largest.height, largest.width)
+    sizes = text.split("x")
+    if len(sizes) != 3 or not all(size.isdecimal() for size in sizes):
+        raise ConfigError(f"--clip {text}: write frames x height x width, such as 1441x1088x1920")
+    frames, height, width = map(int, sizes)
+    return Clip(frames, height, width)
 
 
 def _chosen(experiment: Experiment, text: str) -> list[ShapeClass]:

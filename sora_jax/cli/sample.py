@@ -21,7 +21,7 @@ from absl import flags
 from jaxtyping import UInt8
 
 from sora_jax.cli.main import run as run_command
-from sora_jax.config import ConfigError, to_dict
+from sora_jax.config import ConfigError, load_experiment, to_dict
 from sora_jax.data.buckets import Bucket, nearest_size
 from sora_jax.data.footage import read_frames, read_image, scan_video
 from sora_jax.data.transforms import fit, fit_changes
@@ -34,6 +34,13 @@ Number = TypeVar("Number", int, float)
 
 FLAGS = flags.FlagValues()
 RUN = flags.DEFINE_string("run", None, "directory of a trained run", flag_values=FLAGS)
+EXPERIMENT = flags.DEFINE_string(
+    "experiment",
+    None,
+    "experiment that trains the same as the run, to sample over its mesh and as it says, such as "
+    "dit_14b:minute_1080p (default: the run's, over all devices)",
+    flag_values=FLAGS,
+)
 PROMPT = flags.DEFINE_multi_string(
     "prompt", [], "what to show; may be given several times", flag_values=FLAGS
 )
@@ -98,7 +105,8 @@ def main(argv: Sequence[str]) -> None:
     if COUNT.value < 1:
         raise ConfigError(f"--count {COUNT.value} must be at least 1")
     prompts = read_prompts()
-    run = load_run(Path(RUN.value))
+    like = None if EXPERIMENT.value is None else load_experiment(EXPERIMENT.value)
+    run = load_run(Path(RUN.value), like=like)
     start = read_start(run.experiment.vae.temporal)
     settings = {"steps": STEPS.value, "guidance": GUIDANCE.value, "method": METHOD.value}
     sampler = make_sampler(run, **{k: v for k, v in settings.items() if v is not None})

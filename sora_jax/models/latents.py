@@ -7,8 +7,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from sora_jax.models.patches import Grid, coordinates, patchify, token_frames, unpatchify
-from sora_jax.models.vae import VAE, to_uint8, to_unit
+from sora_jax.models.patches import Grid, coordinates, patchify, token_frames
+from sora_jax.models.vae import VAE, to_unit
 from sora_jax.types import EncodedBatch, LatentBatch, VideoBatch
 
 AnyArray = Array | np.ndarray
@@ -37,19 +37,13 @@ def encode_tokens(
     return patchify((mean - statistics.mean) / statistics.deviation, patch)
 
 
-def decode_tokens(
-    vae: VAE, statistics: LatentStatistics, tokens: Float[Array, "b n p"], grid: Grid, patch: int
-) -> Array:
-    """uint8 clips [b t h w 3] of the tokens of `grid`."""
-    latents = unpatchify(tokens, grid, patch) * statistics.deviation + statistics.mean
-    return to_uint8(vae.decode(latents))
-
-
-def token_coordinates(grid: Grid, temporal: int, fps: Float[AnyArray, " b"]) -> Any:
+def token_coordinates(
+    grid: Grid, temporal: int, fps: Float[AnyArray, " b"], tokens: int | None = None
+) -> Any:
     """(seconds, y, x) of each token of clips at `fps` frames per second, [b, n, 3]. In NumPy if
-    `fps` is one: then nothing is compiled for the grid."""
+    `fps` is one: then nothing is compiled for the grid. `tokens` as in `patches.coordinates`."""
     xp = fps.__array_namespace__()
-    base = coordinates(grid, temporal)
+    base = coordinates(grid, temporal, tokens, xp)
     seconds = base[None, :, :1] / fps[:, None, None]
     places = xp.broadcast_to(base[:, 1:], (len(fps), *base[:, 1:].shape))
     return xp.concatenate([seconds, places], -1)
@@ -73,14 +67,14 @@ def lay_out(batch: EncodedBatch, grid: Grid, temporal: int, tokens: int) -> Late
     def pad(x: Any) -> Any:
         return xp.pad(x, ((0, 0), (0, tokens - grid.tokens), *((0, 0),) * (x.ndim - 2)))
 
-    def rows(x: np.ndarray) -> Any:
+    def rows(x: Any) -> Any:
         return xp.broadcast_to(x, (b, *x.shape))
 
     return LatentBatch(
         latents=pad(batch.latents),
         coordinates=pad(token_coordinates(grid, temporal, batch.fps)),
-        segments=pad(rows(np.ones(grid.tokens, np.int32))),
-        frames=pad(rows(token_frames(grid))),
+        segments=pad(rows(xp.ones(grid.tokens, "int32"))),
+        frames=pad(rows(token_frames(grid, xp=xp))),
         text=batch.text,
         example_id=batch.example_id,
     )

@@ -1,8 +1,9 @@
 """Latent video <-> spacetime patches, and the coordinates that make a patch a token."""
 
 import dataclasses
+from typing import Any
 
-import numpy as np
+import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float
 
@@ -37,24 +38,28 @@ def unpatchify(tokens: Float[Array, "b n p"], grid: Grid, patch: int) -> Float[A
     )
 
 
-def frame_times(frames: int, temporal: int) -> Float[np.ndarray, " t"]:
-    """Centre of each latent frame, in pixel frames: the first stands for frame 0 alone, the k-th
-    for the `temporal` frames that end at frame temporal * k."""
-    times = temporal * np.arange(frames) - (temporal - 1) / 2
-    return np.maximum(times, 0.0).astype(np.float32)
+def frame_times(frame: Any, temporal: int) -> Any:
+    """Centre of each latent frame [n], in pixel frames: the first stands for frame 0 alone, the
+    k-th for the `temporal` frames that end at frame temporal * k."""
+    return (temporal * frame.astype("float32") - (temporal - 1) / 2).clip(min=0.0)
 
 
-def coordinates(grid: Grid, temporal: int) -> Float[np.ndarray, "n 3"]:
-    """(time in pixel frames, y, x) of each token; y and x count patches from the picture's centre.
+def coordinates(grid: Grid, temporal: int, tokens: int | None = None, xp: Any = jnp) -> Any:
+    """(time in pixel frames, y, x) of each token [n, 3], float32; y and x count patches from the
+    picture's centre.
 
-    Divide the first column by the frame rate to have seconds.
+    Divide the first column by the frame rate to have seconds. `tokens`: as many; those past the
+    grid's go on as if it had more frames. All is counted, so that none of it is a constant of a
+    program, and each device makes its own tokens alone; or by NumPy as `xp`, without a program.
     """
-    y = np.arange(grid.height, dtype=np.float32) - (grid.height - 1) / 2
-    x = np.arange(grid.width, dtype=np.float32) - (grid.width - 1) / 2
-    axes = np.meshgrid(frame_times(grid.frames, temporal), y, x, indexing="ij")
-    return np.stack(axes, -1).reshape(-1, 3)
+    number = xp.arange(grid.tokens if tokens is None else tokens, dtype="int32")
+    y, x = number // grid.width % grid.height, number % grid.width
+    time = frame_times(token_frames(grid, tokens, xp), temporal)
+    y, x = (y - (grid.height - 1) / 2), (x - (grid.width - 1) / 2)
+    return xp.stack([time, y.astype("float32"), x.astype("float32")], -1)
 
 
-def token_frames(grid: Grid) -> np.ndarray:
-    """Latent frame of each token, int32 [n]."""
-    return np.repeat(np.arange(grid.frames, dtype=np.int32), grid.height * grid.width)
+def token_frames(grid: Grid, tokens: int | None = None, xp: Any = jnp) -> Any:
+    """Latent frame of each token, int32 [n]; `tokens` and `xp` as in `coordinates`."""
+    number = xp.arange(grid.tokens if tokens is None else tokens, dtype="int32")
+    return number // (grid.height * grid.width)

@@ -92,14 +92,23 @@ def _ring_forward(
     stride: int,
     groups: int,
 ) -> tuple[Array, Any]:
-    visiting: tuple[Array, ...] = (key, value, key_segments)
+    visiting = _passed_on((key, value, key_segments), stride, groups)
     out, total = halves.forward(query, key, value, query_segments, key_segments)
-    for _ in range(groups - 1):
-        visiting = _passed_on(visiting, stride, groups)
+
+    def join(sums: tuple[Array, Array], visiting: tuple[Array, ...]) -> tuple[Array, Array]:
+        out, total = sums
         more, more_total = halves.forward(query, *visiting[:2], query_segments, visiting[2])
         joint = jnp.logaddexp(total, more_total)
-        out = out * _share(total, joint) + more * _share(more_total, joint)
-        total = joint
+        return out * _share(total, joint) + more * _share(more_total, joint), joint
+
+    def turn(carry: tuple[Any, Any], _: None) -> tuple[tuple[Any, Any], None]:
+        sums, visiting = carry
+        return (join(sums, visiting), _passed_on(visiting, stride, groups)), None
+
+    # A loop: written out, the compiler would have all keys come, and join the outputs at the end.
+    sums = (out.astype(jnp.float32), total)
+    (sums, visiting), _ = jax.lax.scan(turn, (sums, visiting), length=groups - 2)
+    out, total = join(sums, visiting)
     out = checkpoint_name(out.astype(query.dtype), KEPT)
     total = checkpoint_name(total, KEPT)
     return out, (query, key, value, query_segments, key_segments, out, total)

@@ -1,5 +1,6 @@
 """Attention kernels alone, with abstract arguments: what their schedules are counted on."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -7,6 +8,16 @@ import jax
 import jax.numpy as jnp
 
 from sora_jax.nn.flash_kernels import Blocks, backward, forward
+
+
+def flash_alone(
+    *, rows: int, heads: int, queries: int, keys: int, width: int, blocks: Mapping[str, int]
+) -> tuple[Callable[..., Any], tuple[jax.ShapeDtypeStruct, ...]]:
+    """The forward kernel alone. Rows of sampling are longer than a backward kernel could hold."""
+    _, arguments = flash(
+        rows=rows, heads=heads, queries=queries, keys=keys, width=width, blocks=blocks
+    )
+    return functools.partial(forward, blocks=Blocks(**blocks)), arguments
 
 
 def flash(

@@ -21,7 +21,10 @@ GIBIBYTE = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What a step was asked to do, counted by hand; FLOPs are of the whole step, on all devices."""
+    """What a step was asked to do, counted by hand; FLOPs are of the whole step, on all devices.
+
+    `runs`: how often a clip needs it, where it is a chunk of one.
+    """
 
     name: str
     rows: int
@@ -29,6 +32,7 @@ class Work:
     state_bytes: Mapping[str, int]  # on a device, by kind
     model_flops: float
     hardware_flops: float
+    runs: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +52,7 @@ class ClassReport:
     fits: bool
     model_flops_per_chip: float
     hardware_flops_per_chip: float
+    runs: int = 1  # of the program, for a batch of clips; all other figures are of one
     matmul_seconds: float | None = None
     other_seconds: float | None = None
     kernel_seconds: float | None = None
@@ -138,6 +143,7 @@ def _basics(work: Work, chip: Chip, devices: int) -> dict[str, Any]:
         "hbm_bytes": chip.hbm_bytes,
         "model_flops_per_chip": work.model_flops / chips,
         "hardware_flops_per_chip": work.hardware_flops / chips,
+        "runs": work.runs,
     }
 
 
@@ -175,6 +181,9 @@ def table(report: ClassReport) -> str:
         f"MFU {report.mfu['low']:.1%} to {report.mfu['high']:.1%}, bound by {report.bound}; "
         f"compiled in {report.compile_seconds:.0f} s",
     ]
+    if report.runs > 1:
+        low, high = (report.runs * report.step_seconds[end] for end in ("low", "high"))
+        lines.append(f"  clip      {report.runs} of these, {low:.1f} to {high:.1f} s")
     return "\n".join(lines)
 
 

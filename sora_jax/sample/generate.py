@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, UInt8
 
+from sora_jax.data.ladder import aligned
 from sora_jax.data.tokenizer import Tokenizer
 from sora_jax.diffusion.conditioning import NoiseField, layout_of, noise_field
 from sora_jax.diffusion.guidance import guided
@@ -24,16 +25,11 @@ from sora_jax.diffusion.sampler import Method, integrate
 from sora_jax.diffusion.times import TimesConfig, sampling_times
 from sora_jax.errors import ConfigError, UserError
 from sora_jax.models.generator import Generator
-from sora_jax.models.latents import (
-    LatentStatistics,
-    decode_tokens,
-    encode_tokens,
-    grid_of,
-    token_coordinates,
-)
+from sora_jax.models.latents import LatentStatistics, grid_of, token_coordinates
 from sora_jax.models.patches import token_frames
 from sora_jax.models.vae import VAE
-from sora_jax.sharding.rules import parameter_shardings, replicated, rows_sharding
+from sora_jax.sample.stream import decode_clips, encode_clips, whole
+from sora_jax.sharding.rules import constrain, parameter_shardings, rows_sharding, ways_of
 
 MAX_SEED = 2**31 - 1
 
@@ -47,11 +43,13 @@ class SamplingConfig:
     method: Method = "euler"
     guidance: float = 2.0
     rows: int = 16  # clips of a batch, over all devices
+    chunk: int = 16  # latent frames of a clip that the autoencoder takes at once
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.rows) < 1:
+        if min(self.steps, self.rows, self.chunk) < 1:
             raise ConfigError(
-                f"sampling: steps={self.steps} and rows={self.rows} must be at least 1"
+                f"sampling: steps={self.steps}, rows={self.rows} and chunk={self.chunk} must be at "
+                "least 1"
             )
 
 
@@ -115,27 +113,34 @@ class Inputs:
     null_text: Int[Array, "b l"]  # the empty caption
     fps: Float[Array, " b"]
     seed: Int[Array, " b"]
-    given: UInt8[Array, "b t h w 3"]  # t may be 0
+    given: Float[Array, "b m p"]  # normalised latent tokens of given frames; m may be 0
 
 
+@functools.partial(jax.jit, static_argnames=("size", "times", "config"))
 def sample_tokens(
     models: Models, inputs: Inputs, size: Size, times: TimesConfig, config: SamplingConfig
 ) -> Float[Array, "b n p"]:
-    """Normalised latent tokens of the requested clips; those of given frames are the given ones."""
+    """Normalised latent tokens of the requested clips; those of given frames are the given ones.
+
+    Compiled once for each size, rows and config. Tokens are split over `context`, and padded so
+    that they divide over it: those behind the clip's own mean nothing.
+    """
     vae = models.vae
     grid = grid_of(vae, size.frames, size.height, size.width, models.patch)
-    rows = inputs.seed.shape[0]
+    rows, length = inputs.seed.shape[0], aligned(grid.tokens, ways_of("tokens"))
     # One constant root: a row's noise follows from its seed alone.
     channels = models.patch**2 * vae.config.channels
-    tokens = token_noise(jax.random.key(0), inputs.seed, grid.tokens, channels)
+    tokens = _split(token_noise(jax.random.key(0), inputs.seed, length, channels))
     if size.given_frames:
-        given = encode_tokens(vae, models.statistics, inputs.given, models.patch)
-        tokens = jnp.concatenate([given, tokens[:, given.shape[1] :]], 1)
+        tokens = jnp.concatenate([inputs.given, tokens[:, inputs.given.shape[1] :]], 1)
 
-    segments = jnp.ones((rows, grid.tokens), jnp.int32)
-    frames = jnp.broadcast_to(jnp.asarray(token_frames(grid)), segments.shape)
+    def every_row(x: Array) -> Array:
+        return _split(jnp.broadcast_to(x, (rows, length)))
+
+    segments = every_row((jnp.arange(length) < grid.tokens).astype(jnp.int32))
+    frames = every_row(token_frames(grid, length))
     given_frames = jnp.full(rows, latent_frames(vae, size.given_frames))
-    coordinates = token_coordinates(grid, vae.config.temporal, inputs.fps)
+    coordinates = _split(token_coordinates(grid, vae.config.temporal, inputs.fps, length))
 
     def field_at(time: Float[Array, ""]) -> NoiseField:
         levels = jnp.full(rows, time)
@@ -145,22 +150,26 @@ def sample_tokens(
     null_text = models.generator.encode_text(inputs.null_text)
     velocity = guided(models.generator, config.guidance)
     return integrate(
-        lambda x, field: velocity(x, layout_of(field, coordinates, segments), text, null_text),
+        lambda x, field: _split(
+            velocity(x, layout_of(field, coordinates, segments), text, null_text)
+        ),
         field_at,
-        tokens,
+        _split(tokens),
         sampling_times(times, config.steps, grid.tokens),
         config.method,
     )
 
 
-@functools.partial(jax.jit, static_argnames=("size", "times", "config"))
-def sample_videos(
-    models: Models, inputs: Inputs, size: Size, times: TimesConfig, config: SamplingConfig
-) -> UInt8[Array, "b t h w 3"]:
-    """Pixels of the requested clips. Compiled once for each size, rows and config."""
-    grid = grid_of(models.vae, size.frames, size.height, size.width, models.patch)
-    tokens = sample_tokens(models, inputs, size, times, config)
-    return decode_tokens(models.vae, models.statistics, tokens, grid, models.patch)
+def _split(x: Float[Array, "b n ..."]) -> Float[Array, "b n ..."]:
+    """Without this the compiler would make whole what is made here, on every device."""
+    return constrain(x, "rows", "tokens", *(None,) * (x.ndim - 2))
+
+
+def batch_rows(clips: int, most: int, mesh: Mesh) -> int:
+    """Rows of the batches for so many clips: as even as can be, at most `most` but for filling up
+    to a multiple of the ways that rows are split."""
+    ways = mesh.size // rows_sharding(mesh).shard_shape((mesh.size,))[0]
+    return math.ceil(clips / math.ceil(clips / most) / ways) * ways
 
 
 class Sampler:
@@ -179,10 +188,11 @@ class Sampler:
         mesh: Mesh,
     ):
         """The networks are laid out over `mesh`; `times` must be those of training."""
+        vae, statistics = whole(vae, statistics, mesh)
         self.models = Models(
             generator=jax.device_put(generator, parameter_shardings(generator, mesh)),
-            vae=jax.device_put(vae, parameter_shardings(vae, mesh)),
-            statistics=jax.device_put(statistics, replicated(mesh)),
+            vae=vae,
+            statistics=statistics,
         )
         self.tokenizer, self.text_length = tokenizer, text_length
         self.times, self.config, self.mesh = times, config, mesh
@@ -198,7 +208,7 @@ class Sampler:
             groups.setdefault(self.size_of(request), []).append(index)
         samples: dict[int, Sample] = {}
         for size, indices in groups.items():
-            rows = self._rows(len(indices))
+            rows = batch_rows(len(indices), self.config.rows, self.mesh)
             for start in range(0, len(indices), rows):
                 chosen = indices[start : start + rows]
                 videos = self._run(size, [requests[index] for index in chosen], rows)
@@ -218,22 +228,16 @@ class Sampler:
         given = 0 if request.given is None else check_given(request, config.temporal)
         return Size(request.frames, request.height, request.width, given)
 
-    def _rows(self, clips: int) -> int:
-        """Rows of the batches for so many clips: as even as can be, and a multiple of the ways that
-        rows are split."""
-        devices = self.mesh.size
-        ways = devices // rows_sharding(self.mesh).shard_shape((devices,))[0]
-        batches = math.ceil(clips / self.config.rows)
-        return math.ceil(clips / batches / ways) * ways
-
     def _run(self, size: Size, requests: Sequence[Request], rows: int) -> UInt8[np.ndarray, "..."]:
         """Videos of a batch of `rows`, filled up by repeating the last request."""
         filled = [*requests, *[requests[-1]] * (rows - len(requests))]
-        shape = (rows, size.given_frames, size.height, size.width, 3)
-        given = np.zeros(shape, np.uint8)
+        models, encode = self.models, self.tokenizer.encode
+        vae, statistics = models.vae, models.statistics
+        how: Any = {"patch": models.patch, "chunk": self.config.chunk, "mesh": self.mesh}
+        given: Any = np.zeros((rows, 0, models.patch**2 * vae.config.channels), np.float32)
         if size.given_frames:
-            given = np.stack([request.given for request in filled if request.given is not None])
-        encode = self.tokenizer.encode
+            frames = np.stack([request.given for request in filled if request.given is not None])
+            given = encode_clips(vae, statistics, frames, **how)
         arrays: Any = (
             encode([request.prompt for request in filled], self.text_length),
             encode([""] * rows, self.text_length),
@@ -243,10 +247,9 @@ class Sampler:
         )
         inputs = Inputs(*jax.device_put(arrays, rows_sharding(self.mesh)))
         with jax.set_mesh(self.mesh):
-            videos = sample_videos(
-                self.models, inputs, size=size, times=self.times, config=self.config
-            )
-        return np.asarray(videos)
+            tokens = sample_tokens(models, inputs, size=size, times=self.times, config=self.config)
+        grid = grid_of(vae, size.frames, size.height, size.width, models.patch)
+        return decode_clips(vae, statistics, tokens, grid, **how)
 
     def _sample(self, request: Request, size: Size, video: UInt8[np.ndarray, "t h w 3"]) -> Sample:
         vae = self.models.vae

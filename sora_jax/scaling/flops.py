@@ -208,6 +208,23 @@ def vae_flops(config: VAEConfig, frames: int, height: int, width: int) -> tuple[
     return inside + 2 * latents, inside + latents
 
 
+def vae_chunk_flops(
+    config: VAEConfig, latent_frames: int, height: int, width: int, *, first: bool
+) -> tuple[int, int]:
+    """(encode, decode) of a chunk of a clip, forward: of so many latent frames of pictures of so
+    many pixels, the clip's first or with others before it. Raises ConfigError as `vae_flops`."""
+
+    def until(frames: int) -> tuple[int, int]:
+        return vae_flops(config, 1 + config.temporal * (frames - 1), height, width)
+
+    if first:
+        return until(latent_frames)
+    before = 3  # from here on every kernel is over frames
+    pairs = zip(until(before + latent_frames), until(before), strict=True)
+    encode, decode = (more - less for more, less in pairs)
+    return encode, decode
+
+
 def _block_taps(config: VAEConfig, frames: int, height: int, width: int) -> int:
     """Pairs of a cell and a cell under its kernel that are multiplied, in the two convolutions of a
     residual block: one kernel spans three frames, the present and those before, and one a frame."""

@@ -65,6 +65,27 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     return Mesh(array, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
+def picture_mesh(mesh: Mesh, rows: int, height: int, width: int) -> Mesh:
+    """The devices of `mesh` in its order, for a batch of clips whose pictures are split.
+
+    Clips come apart over `replica` first. The devices left to each split its height over `fsdp` and
+    its width over `context`, counted in latent cells: over as many devices as divide them, in the
+    way that has the shortest edges, which is what devices exchange. Those that are left even then
+    stand along `tensor` and do the same as another.
+    """
+    replica = math.gcd(rows, mesh.size)
+    left = mesh.size // replica
+    ways = [
+        (down, across)
+        for down in range(1, left + 1)
+        for across in range(1, left // down + 1)
+        if left % (down * across) == 0 and height % down == 0 and width % across == 0
+    ]
+    down, across = max(ways, key=lambda way: (way[0] * way[1], -height / way[0] - width / way[1]))
+    shape = (replica, down, across, left // (down * across))
+    return Mesh(mesh.devices.reshape(shape), AXES, axis_types=mesh.axis_types)
+
+
 def _resolved(config: MeshConfig, count: int) -> list[int]:
     """Sizes of all axes over so many devices, none of them -1."""
     sizes = list(config.sizes)

@@ -21,6 +21,9 @@ class ShardingRules:
 
     rows: MeshAxes = ("replica", "fsdp")  # of a batch
     tokens: MeshAxes = "context"
+    clips: MeshAxes = "replica"  # of a batch whose pictures are split, over a picture_mesh
+    height: MeshAxes = "fsdp"  # of these pictures
+    width: MeshAxes = "context"
     embed: MeshAxes = ("fsdp", "context")  # the residual width of a parameter
     mlp: MeshAxes = "tensor"
     heads: MeshAxes = "tensor"
@@ -43,6 +46,11 @@ RULES = ShardingRules()
 def rows_sharding(mesh: Mesh) -> NamedSharding:
     """Sharding of batch arrays: rows split over replica and fsdp, everything else whole."""
     return NamedSharding(mesh, RULES.spec("rows"))
+
+
+def clips_sharding(mesh: Mesh) -> NamedSharding:
+    """Sharding of pixels or latents [b t h w c] over a `picture_mesh`."""
+    return NamedSharding(mesh, RULES.spec("clips", None, "height", "width"))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -102,6 +110,12 @@ def whole_rows(rows: int) -> int:
 def _left(axis: MeshAxes, mesh: Mesh | AbstractMesh) -> MeshAxes:
     names = tuple(name for name in _names(axis) if name in free_axes(mesh))
     return names[0] if len(names) == 1 else names or None
+
+
+def ways_of(logical: str) -> int:
+    """Over how many devices the mesh that is set splits an axis; one outside a mesh."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else _ways(getattr(RULES, logical), mesh)
 
 
 def _ways(axis: MeshAxes, mesh: Mesh | AbstractMesh) -> int:

@@ -75,6 +75,60 @@ def test_between_slices_only_gradients_move(tmp_path: Path) -> None:
     assert sum(others) < 0.05 * sum(sums)
 
 
+SAMPLING = (
+    "--experiment=dit_30m:p1080",
+    "--topology=v5e:2x2",
+    "--clip=17x64x128",
+    "--set=mesh.fsdp=1",
+    "--set=mesh.context=4",
+    "--set=sampling.rows=1",
+    "--set=sampling.chunk=2",
+)
+
+
+def test_sampling_is_all_steps_of_a_clip_whose_tokens_are_split(tmp_path: Path) -> None:
+    output = tmp_path / "report.json"
+    done = sora_compile(
+        *SAMPLING,
+        "--what=sample",
+        "--set=dit.depth=1",
+        "--set=dit.attention.context=ring",
+        "--set=text.depth=1",
+        "--set=sampling.steps=3",
+        f"--output={output}",
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(output.read_text())
+    assert report["what"] == "sample"
+    [found] = report["classes"]
+    assert found["name"] == "dit_30m_p1080 sample 17x64x128"
+    assert (found["rows"], found["tokens"], found["runs"], found["fits"]) == (1, 160, 1, True)
+    assert found["model_flops_per_chip"] == found["hardware_flops_per_chip"] > 0
+    # Keys and values go to three neighbours, with a caption and without at once, in every one of
+    # three steps of the one block.
+    assert found["collectives"]["collective-permute over context"]["calls"] >= 3 * 3 * 2
+    moved = [use["bytes"] / use["calls"] for use in found["collectives"].values()]
+    assert max(moved) < found["state_bytes"]["parameters"]
+
+
+def test_decoding_sends_the_edges_of_pictures_and_nothing_else(tmp_path: Path) -> None:
+    output = tmp_path / "report.json"
+    done = sora_compile(
+        *SAMPLING,
+        "--what=vae_decode",
+        "--set=vae.widths=(64,)",
+        "--set=vae.folds=((4,8),)",
+        "--set=vae.blocks=1",
+        f"--output={output}",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "3 of these" in done.stdout  # chunks of one latent frame, two and two
+    [found] = json.loads(output.read_text())["classes"]
+    assert (found["tokens"], found["runs"], found["fits"]) == (2 * 4 * 8, 3, True)
+    assert {kind.partition(" ")[0] for kind in found["collectives"]} == {"collective-permute"}
+    assert 0 < found["state_bytes"]["state"] < found["state_bytes"]["parameters"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -82,6 +136,13 @@ def test_between_slices_only_gradients_move(tmp_path: Path) -> None:
         ([*ARGUMENTS[:1], "--topology=v9:2x2"], "there is no generation 'v9'"),
         ([*ARGUMENTS[:2], "--shape_class=many"], "write all, or rows x tokens"),
         ([*ARGUMENTS[:2], "--output=no/such.json"], "there is no such directory"),
+        ([*ARGUMENTS[:2], "--clip=17x64x64"], "--clip is for sampling"),
+        ([*ARGUMENTS[:3], "--what=sample"], "--shape_class is for training"),
+        ([*ARGUMENTS[:2], "--what=sample", "--clip=17x64"], "write frames x height x width"),
+        (
+            [*ARGUMENTS[:2], "--what=vae_encode", "--clip=1440x1080x1920"],
+            "1437 or 1441 frames and a height of 1072 or 1088 would work",
+        ),
         ([*ARGUMENTS[:1], "--topology=v5p:2x2x2"], "needs 4 devices, but 8 are given"),
         (
             [*ARGUMENTS[:2], "--slices=2", "--set=mesh.context=4"],

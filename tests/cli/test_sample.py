@@ -1,5 +1,6 @@
 """`sora sample`: flags to requests, given frames from files, and files out."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +34,7 @@ def sora_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
     run = SimpleNamespace(
         experiment=experiment, directory=tmp_path / "run", fingerprints={"dit": "abc@20"}
     )
-    monkeypatch.setattr(sample, "load_run", lambda directory: run)
+    monkeypatch.setattr(sample, "load_run", lambda directory, like: run)
     monkeypatch.setattr(
         sample,
         "make_sampler",
@@ -71,7 +72,7 @@ def test_prompts_of_flags_and_file_times_count(
     assert [one["seed"] for one in made] == [5, 6, 7, 8, 9, 10]
     assert {size(one) for one in made} == {(5, 16, 24)}
     assert made[0]["fingerprints"] == {"dit": "abc@20"}
-    assert made[0]["sampling"] == {"steps": 2, "method": "euler", "guidance": 2.0, "rows": 16}
+    assert made[0]["sampling"] == dataclasses.asdict(SamplingConfig(steps=2))
 
 
 def test_settings_and_sizes_are_as_asked(sora_sample: Callable[..., list[Any]]) -> None:

@@ -232,3 +232,18 @@ def test_a_checkpoint_of_another_config_is_refused(whole: Whole, tmp_path: Path)
     path.write_text(path.read_text().replace('"seed": 0', '"seed": 7'))
     with pytest.raises(CheckpointError, match="is of config .*, config.json of"):
         load_run(directory)
+
+
+def test_a_run_is_sampled_as_another_experiment_of_the_same_training_says(whole: Whole) -> None:
+    own = load_run(whole.directory).experiment
+    like = dataclasses.replace(
+        own,
+        mesh=MeshConfig(fsdp=1, context=8),
+        sampling=dataclasses.replace(own.sampling, rows=1),
+    )
+    run = load_run(whole.directory, like=like)
+    assert run.experiment == like
+    assert run.mesh.shape["context"] == 8
+    other = dataclasses.replace(own, seed=own.seed + 1, name="other")
+    with pytest.raises(CheckpointError, match="and other trains .*: name an experiment that"):
+        load_run(whole.directory, like=other)

@@ -44,9 +44,9 @@ def test_a_token_holds_the_pixels_of_its_coordinates() -> None:
 
 
 def test_latent_frames_stand_at_the_centre_of_what_they_see() -> None:
-    np.testing.assert_array_equal(frame_times(4, 4), [0, 2.5, 6.5, 10.5])
-    np.testing.assert_array_equal(frame_times(4, 1), [0, 1, 2, 3])
-    np.testing.assert_array_equal(frame_times(1, 4), [0])
+    np.testing.assert_array_equal(frame_times(jnp.arange(4), 4), [0, 2.5, 6.5, 10.5])
+    np.testing.assert_array_equal(frame_times(jnp.arange(4), 1), [0, 1, 2, 3])
+    np.testing.assert_array_equal(frame_times(jnp.arange(1), 4), [0])
 
 
 @pytest.mark.parametrize("grid", [Grid(1, 1, 1), Grid(2, 3, 4), Grid(1, 7, 2)])

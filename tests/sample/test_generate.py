@@ -19,17 +19,17 @@ from sora_jax.sample.generate import (
     Size,
     sample_tokens,
 )
+from sora_jax.sharding.mesh import MeshConfig
 from sora_jax.sharding.rules import rows_sharding
 from tests.tiny_models import tiny_sampler
 
 TIMES = TimesConfig(base_tokens=8)
 CONFIG = SamplingConfig(steps=4, rows=8)
-TOKENS = jax.jit(sample_tokens, static_argnames=("size", "times", "config"))
 PROMPTS = ("a red circle", "a blue square moves left", "two green stars", "a white cross falls")
 
 
-def make_sampler(devices: int, config: SamplingConfig = CONFIG) -> Sampler:
-    return tiny_sampler(PROMPTS, config, TIMES, devices)
+def make_sampler(devices: int, config: SamplingConfig = CONFIG, **mesh: int) -> Sampler:
+    return tiny_sampler(PROMPTS, config, TIMES, devices, MeshConfig(**mesh))
 
 
 @pytest.fixture(scope="module")
@@ -60,15 +60,16 @@ def tokens_of(sampler: Sampler, seeds: list[int]) -> np.ndarray:
         null_text=sampler.tokenizer.encode([""] * rows, 8),
         fps=np.full(rows, 8.0, np.float32),
         seed=np.array(seeds, np.int32),
-        given=np.zeros((rows, 0, 16, 24, 3), np.uint8),
+        given=np.zeros((rows, 0, 16), np.float32),
     )
     return tokens_of_inputs(sampler, inputs, size)
 
 
 def tokens_of_inputs(sampler: Sampler, inputs: Inputs, size: Size) -> np.ndarray:
     inputs = jax.device_put(inputs, rows_sharding(sampler.mesh))
+    models = sampler.models
     with jax.set_mesh(sampler.mesh):
-        return np.asarray(TOKENS(sampler.models, inputs, size=size, times=TIMES, config=CONFIG))
+        return np.asarray(sample_tokens(models, inputs, size=size, times=TIMES, config=CONFIG))
 
 
 def test_a_seed_gives_the_same_sample_on_any_devices_and_in_any_batch(sampler: Sampler) -> None:
@@ -104,6 +105,17 @@ def test_eight_devices_make_fewer_clips_than_devices() -> None:
         assert same(alone.video, spread.video)
 
 
+def test_one_clip_is_split_over_eight_devices(sampler: Sampler) -> None:
+    config = dataclasses.replace(CONFIG, rows=1, chunk=1)
+    eight = make_sampler(devices=8, config=config, fsdp=1, context=8)
+    tokens = tokens_of(eight, [5])
+    assert tokens.shape[1] == 16  # twelve, and padding that eight devices divide
+    np.testing.assert_allclose(tokens[:, :12], tokens_of(sampler, [5]), atol=1e-5)
+    for asked in (request(0), request(1, frames=9, given=picture(5))):
+        [alone], [split] = sampler.generate([asked]), eight.generate([asked])
+        assert same(alone.video, split.video)
+
+
 def test_the_caption_reaches_the_clip_through_guidance() -> None:
     requests = [request(0), request(0, prompt=PROMPTS[1])]
     for guidance, alike in ((0.0, True), (1.0, False), (4.0, False)):
@@ -125,19 +137,18 @@ def test_given_frames_are_kept(sampler: Sampler, given_frames: int) -> None:
 
 
 def test_given_tokens_never_move(sampler: Sampler) -> None:
-    given = picture(5)
+    given, models = picture(5), sampler.models
+    whole = jnp.concatenate([given, picture(4)])[None]  # whatever follows: the encoder is causal
+    encoded = encode_tokens(models.vae, models.statistics, whole, models.patch)
     size = Size(frames=9, height=16, width=24, given_frames=5)
     inputs = Inputs(
         text=sampler.tokenizer.encode(PROMPTS[:1], 8),
         null_text=sampler.tokenizer.encode([""], 8),
         fps=np.full(1, 8.0, np.float32),
         seed=np.zeros(1, np.int32),
-        given=given[None],
+        given=encoded[:, :12],
     )
-    models = sampler.models
     tokens = tokens_of_inputs(sampler, inputs, size)
-    whole = jnp.concatenate([given, picture(4)])[None]  # whatever follows: the encoder is causal
-    encoded = encode_tokens(models.vae, models.statistics, whole, models.patch)
     np.testing.assert_allclose(tokens[:, :12], encoded[:, :12], atol=1e-5)
 
 

@@ -27,6 +27,7 @@ from sora_jax.scaling.flops import (
     hardware_flops,
     text_flops,
     train_flops,
+    vae_chunk_flops,
     vae_flops,
 )
 from sora_jax.types import Layout, Text
@@ -200,6 +201,27 @@ def test_autoencoder_agrees_with_xla(convolution: Convolution, frames: int) -> N
     config = dataclasses.replace(VIDEO_AUTOENCODER, convolution=convolution)
     counted = vae_flops(config, frames, HEIGHT, WIDTH)
     for program, flops in zip(autoencoder_programs(config, frames), counted, strict=True):
+        assert xla_flops(*program) == pytest.approx(flops, rel=0.03)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_chunk_of_the_autoencoder_agrees_with_xla(first: bool) -> None:
+    frames = 3
+    counted = vae_chunk_flops(VIDEO_AUTOENCODER, frames, HEIGHT, WIDTH, first=first)
+    model = jax.eval_shape(lambda: VAE(VIDEO_AUTOENCODER, rngs=nnx.Rngs(0)))
+    side = VIDEO_AUTOENCODER.spatial
+
+    def chunk(kind: str, first: bool) -> jax.ShapeDtypeStruct:
+        if kind == "decode":
+            return array(1, frames, HEIGHT // side, WIDTH // side, VIDEO_AUTOENCODER.channels)
+        return array(1, VIDEO_AUTOENCODER.temporal * (frames - first) + first, HEIGHT, WIDTH, 3)
+
+    for kind, flops in zip(("encode", "decode"), counted, strict=True):
+        code = getattr(VAE, f"{kind}_chunk")
+        state = None
+        if not first:
+            *_, state = jax.eval_shape(code, model, chunk(kind, True), None)
+        program = (code, model, chunk(kind, first), state)
         assert xla_flops(*program) == pytest.approx(flops, rel=0.03)
 
 

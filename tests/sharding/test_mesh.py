@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from sora_jax.config import ConfigError
-from sora_jax.sharding.mesh import AXES, MeshConfig, make_mesh
+from sora_jax.sharding.mesh import AXES, MeshConfig, make_mesh, picture_mesh
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,24 @@ def test_a_mesh_may_have_fewer_devices() -> None:
 def test_a_mesh_that_cannot_be_says_why(sizes: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_mesh(MeshConfig(**sizes))
+
+
+@pytest.mark.parametrize(
+    ("rows", "height", "width", "sizes"),
+    [
+        (8, 4, 6, (8, 1, 1, 1)),  # clips come first
+        (1, 17, 6, (1, 1, 2, 4)),  # what does not divide is left out
+        (1, 8, 8, (1, 2, 4, 1)),
+        (1, 16, 4, (1, 4, 2, 1)),  # the short side is cut less often
+        (2, 4, 6, (2, 2, 2, 1)),
+        (3, 8, 8, (1, 2, 4, 1)),
+    ],
+)
+def test_pictures_are_split_over_the_devices_that_clips_leave(
+    rows: int, height: int, width: int, sizes: tuple[int, ...]
+) -> None:
+    mesh = make_mesh(MeshConfig(replica=2, fsdp=2, context=2))
+    pictures = picture_mesh(mesh, rows, height, width)
+    assert pictures.axis_names == AXES
+    assert pictures.devices.shape == sizes
+    assert list(pictures.devices.flat) == list(mesh.devices.flat)

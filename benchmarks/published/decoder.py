@@ -63,7 +63,7 @@ def layouts(model: Decoder) -> tuple[Parameters, Parameters]:
         "norm_2": (model.width,),
     }
     into, back = (None, "fsdp", "tensor"), (None, "tensor", "fsdp")
-    axes = {name: back if name in ("out", "down") else into for name in shapes}
+    axes: Parameters = {name: back if name in ("out", "down") else into for name in shapes}
     axes |= {"norm_1": (None, "tensor"), "norm_2": (None, "tensor")}
     layered = {name: (model.layers, *shape) for name, shape in shapes.items()}
     top = {

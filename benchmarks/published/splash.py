@@ -37,7 +37,6 @@ class SplashBlocks:
     def sizes(self, keys: int) -> splash.BlockSizes:
         key = min(self.key, keys)
         compute = min(self.key_compute, keys)
-        separate = {} if self.fused else {"block_q_dq": self.query, "block_kv_dq": key}
         return splash.BlockSizes(
             block_q=self.query,
             block_kv=key,
@@ -45,8 +44,9 @@ class SplashBlocks:
             block_q_dkv=self.query,
             block_kv_dkv=key,
             block_kv_dkv_compute=compute,
+            block_q_dq=None if self.fused else self.query,
+            block_kv_dq=None if self.fused else key,
             use_fused_bwd_kernel=self.fused,
-            **separate,
         )
 
 

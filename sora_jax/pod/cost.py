@@ -2,8 +2,7 @@
 
 Counted are the FLOPs and the compiler's estimated cycles, what goes to other devices and the host,
 and the calls of kernels, of which the compiler says no cycles. Left out is what cannot be trusted:
-`cost_analysis()`, which takes a loop for one run, a kernel for nothing and a collective for a copy;
-and traffic to HBM, since a text does not say how often a fusion reads an operand.
+`cost_analysis()`, which takes a loop for one run, a kernel for nothing and a collective for a copy.
 """
 
 import collections
@@ -17,6 +16,7 @@ from sora_jax.pod.collectives import Fabric, Transfer, kind_of
 from sora_jax.pod.groups import is_dcn
 from sora_jax.pod.hlo import HOST, Computation, Instruction, Module, Shape, parse_module
 from sora_jax.pod.loops import Scalars, Value, loop_of
+from sora_jax.pod.traffic import moved_bytes
 from sora_jax.pod.work import (
     attention_flops,
     estimated_cycles,
@@ -65,13 +65,16 @@ class Cost:
 
     FLOPs are of matrix products and convolutions outside kernels, as compiled: with what is
     computed again. Cycles are of all that is no kernel and no collective, parted by whether it
-    holds a matrix product. `host_bytes` go to the host's memory or come from it.
-    `unknown_loops`: loops that run nobody knows how often, of which one run was counted.
+    holds a matrix product. `other_seconds`: of what holds none, each operation in the compiler's
+    cycles or in the time that memory takes for its bytes, whichever is less. `host_bytes` go to the
+    host's memory or come from it. `unknown_loops`: loops that run nobody knows how often, of which
+    one run was counted.
     """
 
     matmul_flops: int
     matmul_cycles: int
     other_cycles: int
+    other_seconds: float
     kernels: tuple[KernelUse, ...]
     collectives: tuple[CollectiveUse, ...]
     host_bytes: int
@@ -100,6 +103,7 @@ class _Tally:
     matmul_flops: int = 0
     matmul_cycles: int = 0
     other_cycles: int = 0
+    other_seconds: float = 0.0
     host_bytes: int = 0
     kernels: collections.Counter[_Call] = dataclasses.field(default_factory=collections.Counter)
     transfers: collections.Counter[tuple[Transfer, bool]] = dataclasses.field(
@@ -113,6 +117,7 @@ class _Tally:
         self.matmul_flops += other.matmul_flops * times
         self.matmul_cycles += other.matmul_cycles * times
         self.other_cycles += other.other_cycles * times
+        self.other_seconds += other.other_seconds * times
         self.host_bytes += other.host_bytes * times
         for call, count in other.kernels.items():
             self.kernels[call] += count * times
@@ -126,8 +131,8 @@ class _Tally:
         """About how long it takes: enough to tell the longer of two branches."""
         kernels = sum((call.flops or call.stated) * n for call, n in self.kernels.items())
         transfers = sum(transfer.seconds * n for (transfer, _), n in self.transfers.items())
-        cycles = self.matmul_cycles + self.other_cycles
-        return cycles / chip.clock_hz + kernels / chip.peak_flops + transfers
+        matmuls = self.matmul_cycles / chip.clock_hz
+        return matmuls + self.other_seconds + kernels / chip.peak_flops + transfers
 
 
 class _Walker:
@@ -179,11 +184,14 @@ class _Walker:
         flops = matmul_flops(one, computation)
         if one.opcode == "fusion":
             flops = sum(matmul_flops(inner, where) for inner, where in self._inside(one))
+        cycles = estimated_cycles(one)
         total.matmul_flops += flops
         if flops:
-            total.matmul_cycles += estimated_cycles(one)
-        else:
-            total.other_cycles += estimated_cycles(one)
+            total.matmul_cycles += cycles
+        elif cycles:
+            total.other_cycles += cycles
+            memory = moved_bytes(self.module, computation, one) / self.chip.hbm_bandwidth
+            total.other_seconds += min(cycles / self.chip.clock_hz, memory)
 
     def _exchange(
         self, total: _Tally, one: Instruction, computation: Computation, schedule: "_Schedule"
@@ -322,6 +330,7 @@ def _summed(tally: _Tally) -> Cost:
         tally.matmul_flops,
         tally.matmul_cycles,
         tally.other_cycles,
+        tally.other_seconds,
         tuple(kernels),
         tuple(uses.values()),
         tally.host_bytes,

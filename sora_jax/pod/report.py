@@ -78,7 +78,7 @@ def report_of(
     compile_seconds: float,
 ) -> ClassReport:
     """The report of a step that fits."""
-    matmul, other = (cycles / chip.clock_hz for cycles in (cost.matmul_cycles, cost.other_cycles))
+    matmul, other = cost.matmul_cycles / chip.clock_hz, cost.other_seconds
     compute = matmul + other + kernel_seconds
     seconds: dict[str, float] = collections.defaultdict(float)
     moved: dict[str, float] = collections.defaultdict(float)

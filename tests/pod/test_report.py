@@ -26,7 +26,8 @@ def use(kind: str, axes: tuple[str, ...], seconds: float, *, hidden: bool) -> Co
 COST = Cost(
     matmul_flops=0,
     matmul_cycles=int(2 * CHIP.clock_hz),
-    other_cycles=int(CHIP.clock_hz),
+    other_cycles=int(2 * CHIP.clock_hz),
+    other_seconds=1.0,
     kernels=(),
     collectives=(
         use("all-gather", ("fsdp", "context"), 0.5, hidden=True),

@@ -16,7 +16,7 @@ from sora_jax.nn.flash_kernels import LANES, Blocks
 from sora_jax.pod.chips import Chip
 from sora_jax.pod.compiler import OutOfMemory, compile_for
 from sora_jax.pod.cost import Cost, KernelUse, cost_of
-from sora_jax.pod.report import ClassReport, Work, report_of, report_of_overflow
+from sora_jax.pod.report import ClassReport, Work, joined, report_of, report_of_overflow
 from sora_jax.pod.schedule import Probe, kernel_cycles
 from sora_jax.pod.topology import Topology
 from sora_jax.programs import bytes_by_kind, bytes_of, lowered_step
@@ -30,9 +30,16 @@ SCHEDULES = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "s
 def check_class(experiment: Experiment, shape_class: ShapeClass, topology: Topology) -> ClassReport:
     """What a training step on a class takes on the topology."""
     mesh = make_mesh(experiment.mesh, topology.devices)
-    lowered, state = lowered_step(experiment, shape_class, mesh)
+    programs, state = lowered_step(experiment, shape_class, mesh)
     work = _work(experiment, shape_class, bytes_by_kind(state))
-    return _check(lowered, work, mesh, experiment.dit.attention.blocks, topology)
+    updates = dataclasses.replace(work, rows=0, model_flops=0, hardware_flops=0)
+    blocks = experiment.dit.attention.blocks
+    return joined(
+        [
+            (_check(lowered, each, mesh, blocks, topology), times)
+            for (lowered, times), each in zip(programs, (work, updates), strict=False)
+        ]
+    )
 
 
 def check_clip(experiment: Experiment, what: What, clip: Clip, topology: Topology) -> ClassReport:

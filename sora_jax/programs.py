@@ -15,7 +15,7 @@ from sora_jax.sharding.rules import replicated, rows_sharding
 from sora_jax.train.diffusion_loss import diffusion_loss
 from sora_jax.train.loop import TrainConfig
 from sora_jax.train.optimizer import make_optimizer
-from sora_jax.train.programs import lower_step
+from sora_jax.train.programs import lower_close, lower_step
 from sora_jax.train.state import TrainState, abstract_state
 from sora_jax.train.step import LossFunction, TrainStep
 from sora_jax.types import LatentBatch, Text
@@ -29,16 +29,21 @@ def step_of(training: TrainConfig, loss: LossFunction) -> TrainStep:
 
 def lowered_step(
     experiment: Experiment, shape_class: ShapeClass, mesh: Mesh
-) -> tuple[jax.stages.Lowered, TrainState]:
-    """The transformer's training step on a class, ready to compile for `mesh`, whose devices need
-    not exist; and the abstract state, laid out over the mesh, that it takes."""
+) -> tuple[list[tuple[jax.stages.Lowered, int]], TrainState]:
+    """The programs of the transformer's training step on a class, and how often each runs, ready to
+    compile for `mesh`, whose devices need not exist; and the abstract state, laid out over the
+    mesh, that they take. All of a step's micro-batches are of the class."""
     stage = experiment.dit_stage
     step = step_of(stage.training, diffusion_loss(stage.diffusion))
     with jax.set_mesh(mesh):
         make_model = functools.partial(make_generator, experiment)
         state = abstract_state(make_model, step.optimizer, mesh)
         batch = abstract_batch(experiment, shape_class, mesh)
-        return lower_step(step, state, batch, abstract_key(mesh)), state
+        inputs = (step, state, batch, abstract_key(mesh))
+        programs = [(lower_step(*inputs), step.micro_batches)]
+        if step.micro_batches > 1:
+            programs.append((lower_close(*inputs), 1))
+        return programs, state
 
 
 def abstract_key(mesh: Mesh) -> Any:

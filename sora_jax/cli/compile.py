@@ -3,6 +3,7 @@
     sora compile --experiment dit_14b:p720 --topology v5p:4x4x4
     sora compile --experiment dit_14b:minute_1080p --topology v5p:4x4x8 --what sample
     sora compile --experiment dit_14b:p720_on_2_slices --topology v5p:4x4x4 --slices 2
+    sora compile --experiment dit_400m --topology v5e:4x4 --shape_class 32x8192 --search
 
 Every shape class is compiled as training would run it, for devices that are not there, and a report
 says what a step takes: memory a device, FLOPs, what moves between devices, seconds, and what bounds
@@ -29,6 +30,7 @@ from sora_jax.pod.golden import check
 from sora_jax.pod.report import ClassReport, table
 from sora_jax.pod.topology import Topology, open_topology
 from sora_jax.podcheck import check_class, check_clip
+from sora_jax.podsearch import ranking, search
 from sora_jax.sampling_programs import Clip, What
 
 FLAGS = flags.FlagValues()
@@ -67,6 +69,12 @@ GOLDEN = flags.DEFINE_string(
     "file of the collectives and memory as they should be; written if there is none",
     flag_values=FLAGS,
 )
+SEARCH = flags.DEFINE_boolean(
+    "search",
+    False,
+    "rank meshes, context methods, remat policies and micro-batches for the one --shape_class",
+    flag_values=FLAGS,
+)
 OUTPUT = flags.DEFINE_string("output", None, "file for the report, as JSON", flag_values=FLAGS)
 
 
@@ -79,6 +87,9 @@ def main(argv: Sequence[str]) -> None:
             raise ConfigError(f"{path}: there is no such directory; make it first")
     experiment = load_experiment(EXPERIMENT.value, SET.value)
     topology = open_topology(TOPOLOGY.value, SLICES.value)
+    if SEARCH.value:
+        _search(experiment, topology)
+        return
     reports = []
     for report in _reports(experiment, topology):
         reports.append(report)
@@ -97,6 +108,37 @@ def main(argv: Sequence[str]) -> None:
         Path(OUTPUT.value).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     if GOLDEN.value:
         check(reports, Path(GOLDEN.value))
+
+
+def _search(experiment: Experiment, topology: Topology) -> None:
+    """Prints every choice as it is compiled, then all in order, and writes them."""
+    if WHAT.value != "train" or SHAPE_CLASS.value == "all" or GOLDEN.value:
+        raise ConfigError(
+            "--search is for the step on one class: give --shape_class, and no --what or --golden"
+        )
+    [shape_class] = _chosen(experiment, SHAPE_CLASS.value)
+
+    def compiled(changed: Experiment, shape_class: ShapeClass) -> ClassReport:
+        report = check_class(changed, shape_class, topology)
+        print(table(report), flush=True)
+        return report
+
+    rows = shape_class.rows * experiment.dit_stage.training.micro_batches
+    devices = len(topology.devices) // max(experiment.mesh.replica, 1)
+    found = search(experiment, rows, shape_class.tokens, devices, compiled)
+    print(f"fastest first, for {rows} rows x {shape_class.tokens} tokens:\n{ranking(found)}")
+    if OUTPUT.value:
+        content = {
+            "experiment": EXPERIMENT.value,
+            "topology": topology.name,
+            "best": found[0].choice.overrides,
+            "choices": [
+                {"set": one.choice.overrides, "reason": one.reason}
+                | {"report": one.report and dataclasses.asdict(one.report)}
+                for one in found
+            ],
+        }
+        Path(OUTPUT.value).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _reports(experiment: Experiment, topology: Topology) -> Iterator[ClassReport]:

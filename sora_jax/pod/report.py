@@ -8,7 +8,7 @@ again, over the peak of the chip in that time.
 
 import collections
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sora_jax.pod.chips import Chip
@@ -92,7 +92,8 @@ def report_of(
         kind["bytes"] += use.bytes
     total = sum(seconds.values())
     exposed = sum(use.seconds for use in cost.collectives if not use.hidden)
-    low, high = max(compute + exposed, total), compute + total
+    host = cost.host_bytes / chip.host_bandwidth
+    low, high = max(compute + exposed, total, host), compute + total + host
     flops = work.model_flops / devices
     return ClassReport(
         **_basics(work, chip, devices),
@@ -102,7 +103,7 @@ def report_of(
         matmul_seconds=matmul,
         other_seconds=other,
         kernel_seconds=kernel_seconds,
-        host_seconds=cost.host_bytes / chip.host_bandwidth,
+        host_seconds=host,
         collective_seconds=dict(seconds),
         exposed_seconds=exposed,
         collective_bytes=dict(moved),
@@ -119,6 +120,54 @@ def report_of(
         ),
         compile_seconds=compile_seconds,
     )
+
+
+def joined(parts: Sequence[tuple[ClassReport, int]]) -> ClassReport:
+    """The report of a step of several programs, each run so many times, one after another."""
+    [(first, times), *others] = parts
+    if not others and times == 1:
+        return first
+    reports = [report for report, _ in parts]
+    worst = max(reports, key=lambda report: report.peak_bytes)
+    basics = dataclasses.replace(
+        worst,
+        name=first.name,
+        rows=sum(count * report.rows for report, count in parts),
+        fits=all(report.fits for report in reports),
+        model_flops_per_chip=sum(n * report.model_flops_per_chip for report, n in parts),
+        hardware_flops_per_chip=sum(n * report.hardware_flops_per_chip for report, n in parts),
+        collectives=_total([(report.collectives, n) for report, n in parts]),
+    )
+    if not basics.fits:
+        return basics
+    summed = {
+        name: _total([(getattr(report, name), n) for report, n in parts])
+        for name in (
+            *("matmul_seconds", "other_seconds", "kernel_seconds", "host_seconds"),
+            *("collective_seconds", "exposed_seconds", "collective_bytes", "step_seconds"),
+        )
+    }
+    # FLOPs over the peak are MFU x seconds, of which the part with the FLOPs tells.
+    assert first.mfu is not None
+    assert first.step_seconds is not None
+    at_peak = times * first.mfu["high"] * first.step_seconds["low"]
+    low, high = summed["step_seconds"]["low"], summed["step_seconds"]["high"]
+    return dataclasses.replace(
+        basics,
+        **summed,
+        mfu={"low": at_peak / high, "high": at_peak / low},
+        bound=first.bound,
+        compile_seconds=sum(report.compile_seconds or 0.0 for report in reports),
+    )
+
+
+def _total(values: Sequence[tuple[Any, int]]) -> Any:
+    """Sum of numbers, or of trees of them, each so many times; what one lacks counts nothing."""
+    present = [(value, times) for value, times in values if value is not None]
+    if not any(isinstance(value, Mapping) for value, _ in present):
+        return sum(value * times for value, times in present)
+    names = sorted({name for value, _ in present for name in value})
+    return {name: _total([(value.get(name), n) for value, n in present]) for name in names}
 
 
 def report_of_overflow(

@@ -238,12 +238,12 @@ def test_a_run_is_sampled_as_another_experiment_of_the_same_training_says(whole:
     own = load_run(whole.directory).experiment
     like = dataclasses.replace(
         own,
-        mesh=MeshConfig(fsdp=1, context=8),
+        mesh=MeshConfig(fsdp=2, context=4),
         sampling=dataclasses.replace(own.sampling, rows=1),
     )
     run = load_run(whole.directory, like=like)
     assert run.experiment == like
-    assert run.mesh.shape["context"] == 8
+    assert run.mesh.shape["context"] == 4
     other = dataclasses.replace(own, seed=own.seed + 1, name="other")
     with pytest.raises(CheckpointError, match="and other trains .*: name an experiment that"):
         load_run(whole.directory, like=other)

@@ -9,7 +9,7 @@ from typing import Any
 from sora_jax.data.buckets import ShapeClass
 from sora_jax.errors import ConfigError
 from sora_jax.experiment import Experiment
-from sora_jax.nn.flash_kernels import LANES, Blocks
+from sora_jax.nn.block_sizes import LANES, Blocks
 from sora_jax.pod.chips import Chip
 from sora_jax.pod.compiler import OutOfMemory, compile_for
 from sora_jax.pod.cost import Cost, KernelUse, cost_of

@@ -13,9 +13,9 @@ from jax.sharding import AbstractMesh
 from jaxtyping import Array, Float, Int
 
 from sora_jax.config import ConfigError
+from sora_jax.nn.block_sizes import Blocks
 from sora_jax.nn.context import KEPT, Between, attend_across
 from sora_jax.nn.flash import flash_attention, flash_backward, flash_forward
-from sora_jax.nn.flash_kernels import Blocks
 from sora_jax.nn.kernels import (
     Attend,
     Halves,

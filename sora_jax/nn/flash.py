@@ -17,7 +17,10 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
-from sora_jax.nn.flash_kernels import LANES, Blocks, Keys, Queries, backward, forward
+from sora_jax.nn.block_sizes import LANES, Blocks
+from sora_jax.nn.flash_backward import backward
+from sora_jax.nn.flash_forward import forward
+from sora_jax.nn.flash_kernels import Keys, Queries
 
 NOBODY = -1  # segment of padded keys, which no query has
 

@@ -16,8 +16,9 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 from jaxtyping import Array, Float, Int
 
+from sora_jax.nn.block_sizes import Blocks, block_of
 from sora_jax.nn.flash import padded
-from sora_jax.nn.flash_kernels import MASKED, Blocks, block_of
+from sora_jax.nn.flash_kernels import MASKED
 
 KernelName = Literal["reference", "flash", "splash", "cudnn"]
 Attend = Callable[[Array, Array, Array, Array, Array], Array]

@@ -13,7 +13,7 @@ from sora_jax.config import ConfigError
 from sora_jax.nn import kernels
 from sora_jax.nn.attention import AttentionConfig, attend
 from sora_jax.nn.context import Between
-from sora_jax.nn.flash_kernels import Blocks
+from sora_jax.nn.block_sizes import Blocks
 from sora_jax.nn.kernels import KernelName
 from sora_jax.sharding.mesh import MeshConfig, make_mesh
 
@@ -91,7 +91,9 @@ def test_kernels_equal_the_reference(
     monkeypatch.setattr(pl, "pallas_call", interpreted)
     make = functools.partial(kernels.splash.make_splash_mha, interpret=True)
     monkeypatch.setattr(kernels.splash, "make_splash_mha", make)
-    config = AttentionConfig(kernel, between, ulysses, blocks=Blocks(128, 256, 128, 128, 256))
+    config = AttentionConfig(
+        kernel, between, ulysses, blocks=Blocks(128, 256, 128, 128, "weights", 128, 256, 128)
+    )
     mesh = make_mesh(MeshConfig(1, 2, 2, 2))
     found = result(config, mesh, arrays, segments)
     wanted = result(AttentionConfig(), mesh, arrays, segments)

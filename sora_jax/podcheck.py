@@ -66,7 +66,7 @@ def _work(experiment: Experiment, shape_class: ShapeClass, state_bytes: dict[str
     )
 
 
-def kernel_seconds(cost: Cost, blocks: Blocks, chip: Chip) -> float:
+def kernel_seconds(cost: Cost, blocks: Blocks | None, chip: Chip) -> float:
     """Seconds of all calls of flash kernels, by the schedules that libtpu makes of them.
 
     Raises:
@@ -82,7 +82,7 @@ def kernel_seconds(cost: Cost, blocks: Blocks, chip: Chip) -> float:
     return total
 
 
-def _probe(use: KernelUse, blocks: Blocks) -> Probe:
+def _probe(use: KernelUse, blocks: Blocks | None) -> Probe:
     """The kernel alone, at the shapes it is used with: queries and keys are its first operands that
     have heads."""
     wide: Sequence[Any] = [s for s in use.operands if len(s) == 3 and s[-1] % LANES == 0]
@@ -94,6 +94,6 @@ def _probe(use: KernelUse, blocks: Blocks) -> Probe:
         "queries": queries,
         "keys": keys,
         "width": width,
-        "blocks": dataclasses.asdict(blocks),
+        "blocks": blocks and dataclasses.asdict(blocks),
     }
-    return Probe("sora_jax.nn.probes:flash", arguments)
+    return Probe(f"sora_jax.nn.probes:{use.name}", arguments)

@@ -40,12 +40,13 @@ class AttentionConfig:
     `kernel` computes it on a device. Where tokens are split over the mesh axis `context`, devices
     in groups of `ulysses` trade tokens for heads, and between the groups keys and values are
     gathered or go round in a ring: ulysses=1 does all by `context`, ulysses = the axis nothing.
+    `blocks` of None are those of block_sizes.py for the TPU and the length.
     """
 
     kernel: KernelName = "reference"
     context: Between = "gather"
     ulysses: int = 1
-    blocks: Blocks = Blocks()
+    blocks: Blocks | None = None
 
     def __post_init__(self) -> None:
         if self.ulysses < 1:

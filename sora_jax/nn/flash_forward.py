@@ -62,6 +62,7 @@ def forward(
     )
     of_query = pl.BlockSpec((None, block_q, width), lambda h, i, j, *_: (h, i, 0))
     of_key = pl.BlockSpec((None, block_k, width), lambda h, i, j, *_: (h, j, 0))
+    scratch: list[tuple[int, ...]]
     if blocks.hold == "weights":
         scratch = [(1, block_q), (1, block_q), (width, block_q)]
     else:

@@ -6,6 +6,7 @@ queries, j of keys. A pair of blocks that share no segment is skipped, one of a 
 computed without comparing segments, and of the rest, at the ends of clips, there are few.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
-from sora_jax.nn.block_sizes import LANES, vmem_limit
+from sora_jax.nn.block_sizes import LANES, generation_at_hand
 
 MASKED = -1e30  # finite: a row that sees nothing makes no NaN
 
@@ -25,6 +26,7 @@ Bounds = tuple[Array, Array, Array, Array]  # lowest and highest segment of each
 # Ways to compute a pair of blocks that a kernel has: of one segment, of several. All but counts of
 # cycles need both.
 Ways = tuple[Literal["whole", "mixed"], ...]
+FEW = 4  # parts of a block that are unrolled where not all are
 BOTH: Ways = ("whole", "mixed")
 
 
@@ -70,15 +72,18 @@ def in_parts(
     length: int, size: int, compute: Callable[[list[Any]], None], *, unrolled: bool
 ) -> None:
     """Calls compute with the slices of `size` that `length` keys fall into: with all of them, or in
-    a loop with one at a time. Unrolled code is fast and long, so it is for what is done often."""
-    if unrolled:
-        compute([pl.ds(start, size) for start in range(0, length, size)])
-        return
+    a loop with a few at a time. Unrolled code is fast and long: for what is done often."""
+    count = length // size
+    few = count if unrolled else math.gcd(count, FEW)
 
     def body(number: Any, carry: None) -> None:
-        compute([pl.ds(pl.multiple_of(number * size, size), size)])
+        starts = [(few * number + at) * size for at in range(few)]
+        compute([pl.ds(pl.multiple_of(start, size), size) for start in starts])
 
-    jax.lax.fori_loop(0, length // size, body, None)
+    if few == count:
+        compute([pl.ds(start, size) for start in range(0, length, size)])
+    else:
+        jax.lax.fori_loop(0, count // few, body, None)
 
 
 def overlapped(
@@ -130,7 +135,7 @@ def call(
         compiler_params=pltpu.CompilerParams(
             # Heads may go to either core of a chip that has two.
             dimension_semantics=("parallel", "arbitrary", "arbitrary"),
-            vmem_limit_bytes=vmem_limit(),
+            vmem_limit_bytes=generation_at_hand().vmem_limit,
         ),
         name=name,
     )

@@ -6,7 +6,8 @@ No TPU is needed. First the sizes of a multiply are ranked, at one size of block
 the best two of those; what does not fit VMEM is left out. Among those within 1 % of the best, the
 one of the shortest code wins. Prints all, and the row for sora_jax/nn/block_sizes.py; writes
 benchmarks/results/attention_blocks_GENERATION.json. Some twenty kernels are compiled, of 5 to 20
-seconds, on tpu7x up to a minute. `--check 18944x75776` counts the winners at another length too.
+seconds, on tpu7x up to a minute. `--check 19456x75776` counts at another length too what the table
+would have for it.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from typing import Any
 
 import jax
 
-from sora_jax.nn.block_sizes import Blocks
+from sora_jax.nn.block_sizes import OTHER, Blocks, blocks_for
 from sora_jax.pod.chips import GENERATIONS
 from sora_jax.pod.compiler import OutOfMemory
 from sora_jax.pod.schedule import Probe, kernel_cycles
@@ -119,8 +120,10 @@ def main(arguments: list[str]) -> None:
     checks = {}
     for text in asked.check:
         queries, keys = map(int, text.split("x"))
+        chosen = dataclasses.replace(OTHER, blocks=dataclasses.replace(Blocks(), **winner))
+        sizes = dataclasses.asdict(blocks_for(queries, keys, chosen))
         longer = Shape(asked.heads, queries, keys)
-        checks[text] = {d: _shown(generation, d, longer, winner) for d in UNITS}
+        checks[text] = {d: _shown(generation, d, longer, sizes) for d in UNITS}
     print(f"{generation}: {dataclasses.replace(Blocks(), **winner)}")
     result = {
         "command": " ".join(["python -m benchmarks.attention_blocks", *arguments]),

@@ -46,11 +46,32 @@ class Generation:
     blocks: Blocks
 
 
+V5_BLOCKS = Blocks(
+    query=1024,
+    key=4096,
+    query_compute=1024,
+    key_compute=512,
+    hold="values",
+    backward_query=1024,
+    backward_key=2048,
+    backward_key_compute=1024,
+)
+V6_BLOCKS = Blocks(
+    query=1024,
+    key=4096,
+    query_compute=512,
+    key_compute=256,
+    hold="weights",
+    backward_query=1024,
+    backward_key=2048,
+    backward_key_compute=256,
+)
+V7_BLOCKS = dataclasses.replace(V6_BLOCKS, backward_query=2048, backward_key=1024)
 GENERATIONS = (
-    Generation("v5e", "TPU v5 lite", 120 * 2**20, Blocks()),
-    Generation("v5p", "TPU v5", 60 * 2**20, Blocks()),
-    Generation("v6e", "TPU v6 lite", 120 * 2**20, Blocks()),
-    Generation("tpu7x", "TPU7x", 60 * 2**20, Blocks()),
+    Generation("v5e", "TPU v5 lite", 120 * 2**20, V5_BLOCKS),
+    Generation("v5p", "TPU v5", 60 * 2**20, V5_BLOCKS),
+    Generation("v6e", "TPU v6 lite", 120 * 2**20, V6_BLOCKS),
+    Generation("tpu7x", "TPU7x", 60 * 2**20, V7_BLOCKS),
 )
 # What is not in the table, a CPU that interprets kernels among them.
 OTHER = Generation("other", "", 60 * 2**20, Blocks())

@@ -26,7 +26,7 @@ Bounds = tuple[Array, Array, Array, Array]  # lowest and highest segment of each
 # Ways to compute a pair of blocks that a kernel has: of one segment, of several. All but counts of
 # cycles need both.
 Ways = tuple[Literal["whole", "mixed"], ...]
-FEW = 4  # parts of a block that are unrolled where not all are
+FEW = 4  # parts of a block that are unrolled at most, and at most half, where not all are
 BOTH: Ways = ("whole", "mixed")
 
 
@@ -74,7 +74,7 @@ def in_parts(
     """Calls compute with the slices of `size` that `length` keys fall into: with all of them, or in
     a loop with a few at a time. Unrolled code is fast and long: for what is done often."""
     count = length // size
-    few = count if unrolled else math.gcd(count, FEW)
+    few = count if unrolled else max(1, math.gcd(count, 2 * FEW) // 2)
 
     def body(number: Any, carry: None) -> None:
         starts = [(few * number + at) * size for at in range(few)]

@@ -1,6 +1,8 @@
 """Block sizes divide what they are for, whatever its length, and are those of the right TPU."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -28,6 +30,7 @@ from sora_jax.pod.schedule import _key
 from sora_jax.pod.topology import open_topology
 from sora_jax.podcheck import _probe
 
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 LENGTHS = st.integers(1, 200_000)
 
 
@@ -75,6 +78,13 @@ def test_long_rows_have_large_blocks_and_captions_whole_ones(generation: Generat
 def test_the_table_has_every_generation_by_the_names_it_goes_by() -> None:
     known = [(found.name, found.device_kind) for found in GENERATIONS]
     assert sorted(known) == sorted((chip.generation, chip.device_kind) for chip in CHIPS)
+
+
+@pytest.mark.parametrize("generation", GENERATIONS, ids=lambda generation: generation.name)
+def test_the_table_is_what_the_search_found(generation: Generation) -> None:
+    path = RESULTS / f"attention_blocks_{generation.name}.json"
+    winner = json.loads(path.read_text())["winner"]
+    assert dataclasses.replace(Blocks(), **winner) == generation.blocks
 
 
 def test_the_generation_is_that_of_the_mesh_and_else_of_the_machine() -> None:

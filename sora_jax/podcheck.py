@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from sora_jax.data.buckets import ShapeClass
 from sora_jax.errors import ConfigError
 from sora_jax.experiment import Experiment
-from sora_jax.nn.flash_kernels import LANES, Blocks
+from sora_jax.nn.block_sizes import LANES, Blocks
 from sora_jax.pod.chips import Chip
 from sora_jax.pod.compiler import OutOfMemory, compile_for
 from sora_jax.pod.cost import Cost, KernelUse, cost_of
@@ -64,7 +64,7 @@ def check_clip(experiment: Experiment, what: What, clip: Clip, topology: Topolog
 
 
 def _check(
-    lowered: jax.stages.Lowered, work: Work, mesh: Mesh, blocks: Blocks, topology: Topology
+    lowered: jax.stages.Lowered, work: Work, mesh: Mesh, blocks: Blocks | None, topology: Topology
 ) -> ClassReport:
     """Compiles what was lowered for the topology, and reads what was made of it."""
     devices = len(topology.devices)
@@ -105,26 +105,25 @@ def _work(experiment: Experiment, shape_class: ShapeClass, state_bytes: dict[str
     )
 
 
-def kernel_seconds(cost: Cost, blocks: Blocks, chip: Chip) -> float:
+def kernel_seconds(cost: Cost, blocks: Blocks | None, chip: Chip) -> float:
     """Seconds of all calls of flash kernels, by the schedules that libtpu makes of them.
 
     Raises:
         ConfigError: there is another kernel, which nothing is known of.
     """
     topology = f"{chip.generation}:" + ("2x2x1" if chip.torus_axes == 3 else "2x2")
-    probe = "flash" if any(use.name == "flash_backward" for use in cost.kernels) else "flash_alone"
     total = 0.0
     for use in cost.kernels:
         if not use.name.startswith("flash_"):
             raise ConfigError(f"kernel {use.name}: only the schedules of flash kernels are counted")
-        cycles = kernel_cycles(_probe(use, blocks, probe), topology, SCHEDULES)
+        cycles = kernel_cycles(_probe(use, blocks), topology, SCHEDULES)
         total += use.calls * cycles[use.name].cycles / chip.clock_hz
     return total
 
 
-def _probe(use: KernelUse, blocks: Blocks, name: str) -> Probe:
-    """A kernel alone, in the probe of a name, at the shapes it is used with: queries and keys are
-    its first operands that have heads."""
+def _probe(use: KernelUse, blocks: Blocks | None) -> Probe:
+    """The kernel alone, at the shapes it is used with: queries and keys are its first operands that
+    have heads."""
     wide: Sequence[Any] = [s for s in use.operands if len(s) == 3 and s[-1] % LANES == 0]
     (joined, queries, width), (_, keys, _) = wide[:2]
     rows = next(shape[0] for shape in use.operands if len(shape) == 3 and shape[1] == 1)
@@ -134,6 +133,6 @@ def _probe(use: KernelUse, blocks: Blocks, name: str) -> Probe:
         "queries": queries,
         "keys": keys,
         "width": width,
-        "blocks": dataclasses.asdict(blocks),
+        "blocks": blocks and dataclasses.asdict(blocks),
     }
-    return Probe(f"sora_jax.nn.probes:{name}", arguments)
+    return Probe(f"sora_jax.nn.probes:{use.name}", arguments)

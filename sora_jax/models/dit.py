@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from sora_jax.config import ConfigError
 from sora_jax.nn.attention import Attention, AttentionConfig
-from sora_jax.nn.flash_kernels import LANES
+from sora_jax.nn.block_sizes import LANES
 from sora_jax.nn.layers import MLP, Linear, NoiseLevelEmbedding, RMSNorm, spread
 from sora_jax.nn.positions import PlaceEmbedding, rotary_angles
 from sora_jax.nn.stack import Remat, apply_stack, stack

@@ -13,9 +13,9 @@ from jax.sharding import AbstractMesh
 from jaxtyping import Array, Float, Int
 
 from sora_jax.config import ConfigError
+from sora_jax.nn.block_sizes import Blocks
 from sora_jax.nn.context import KEPT, Between, attend_across
 from sora_jax.nn.flash import flash_attention, flash_backward, flash_forward
-from sora_jax.nn.flash_kernels import Blocks
 from sora_jax.nn.kernels import (
     Attend,
     Halves,
@@ -40,12 +40,13 @@ class AttentionConfig:
     `kernel` computes it on a device. Where tokens are split over the mesh axis `context`, devices
     in groups of `ulysses` trade tokens for heads, and between the groups keys and values are
     gathered or go round in a ring: ulysses=1 does all by `context`, ulysses = the axis nothing.
+    `blocks` of None are those of block_sizes.py for the TPU and the length.
     """
 
     kernel: KernelName = "reference"
     context: Between = "gather"
     ulysses: int = 1
-    blocks: Blocks = Blocks()
+    blocks: Blocks | None = None
 
     def __post_init__(self) -> None:
         if self.ulysses < 1:

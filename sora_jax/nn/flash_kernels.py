@@ -1,53 +1,39 @@
-"""The two Pallas kernels of flash attention: forward, and all three gradients in one.
+"""What the kernels of flash attention have in common: blocks, the order of work, products.
 
 Scores are in units of log 2: queries come in scaled by log2(e) / sqrt(width), softmax is 2^score,
 and the log-sum that goes out is in base 2. Rows and heads share one axis g. Numbers of blocks: i of
-queries, j of keys. A pair of blocks that share no segment is skipped.
+queries, j of keys. A pair of blocks that share no segment is skipped, one of a single segment is
+computed without comparing segments, and of the rest, at the ends of clips, there are few.
 """
 
-import dataclasses
-import functools
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-LANES = 128  # width of a TPU register: heads are multiples of it, and so are blocks of tokens
-# Heads may go to either core of a chip that has two. A core has at least 64 MiB of VMEM.
-PARAMETERS = pltpu.CompilerParams(
-    dimension_semantics=("parallel", "arbitrary", "arbitrary"), vmem_limit_bytes=60 * 2**20
-)
+from sora_jax.nn.block_sizes import LANES, generation_at_hand
+
 MASKED = -1e30  # finite: a row that sees nothing makes no NaN
 
 Queries = Float[Array, "g q k"]
 Keys = Float[Array, "g s k"]
 Bounds = tuple[Array, Array, Array, Array]  # lowest and highest segment of each block
+# Ways to compute a pair of blocks that a kernel has: of one segment, of several. All but counts of
+# cycles need both.
+Ways = tuple[Literal["whole", "mixed"], ...]
+FEW = 4  # parts of a block that are unrolled at most, and at most half, where not all are
+BOTH: Ways = ("whole", "mixed")
 
 
-@dataclasses.dataclass(frozen=True)
-class Blocks:
-    """Tokens that a TPU kernel holds at once: of queries, of keys in memory, of keys in a multiply;
-    the largest multiples of 128 up to these that divide the tokens are taken."""
-
-    query: int = 1024
-    key: int = 2048
-    key_compute: int = 512
-    backward_query: int = 1024
-    backward_key: int = 1024
-
-
-def block_of(length: int, most: int) -> int:
-    """The largest multiple of LANES up to `most` that divides `length`, itself a multiple."""
-    return next(size for size in range(min(most, length), 0, -LANES) if length % size == 0)
-
-
-def _bounds(query_segments: Array, key_segments: Array, query_block: int, key_block: int) -> Bounds:
-    """Lowest and highest segment in each block, flat: what tells that a pair has nothing to do."""
+def bounds_of(
+    query_segments: Array, key_segments: Array, query_block: int, key_block: int
+) -> Bounds:
+    """Lowest and highest segment in each block, flat: what tells how a pair is to be computed."""
 
     def ends(segments: Array, block: int) -> tuple[Array, Array]:
         parts = segments.reshape(-1, block)
@@ -56,20 +42,76 @@ def _bounds(query_segments: Array, key_segments: Array, query_block: int, key_bl
     return (*ends(query_segments, query_block), *ends(key_segments, key_block))
 
 
-def _row(number: Any, heads: int) -> Any:
+def row_of(number: Any, heads: int) -> Any:
     """Row of the batch that a number along rows x heads belongs to. Python's // takes signs, which
     Mosaic asks the TPU at hand about."""
     return jax.lax.div(number, jnp.int32(heads))
 
 
-def _meet(bounds: tuple[Any, ...], query_block: Any, key_block: Any) -> Any:
-    """Whether some query of a block may see some key of another, by their numbers."""
+def for_pair(
+    bounds: tuple[Any, ...],
+    query_block: Any,
+    key_block: Any,
+    add: Callable[[bool], None],
+    ways: Ways,
+) -> None:
+    """Computes a pair of blocks by add(masked), unless no query of it sees a key."""
     query_low, query_high, key_low, key_high = bounds
+    lowest = jnp.minimum(query_low[query_block], key_low[key_block])
+    highest = jnp.maximum(query_high[query_block], key_high[key_block])
+    whole = lowest == highest
     apart = key_high[key_block] < query_low[query_block]
-    return ~(apart | (query_high[query_block] < key_low[key_block]))
+    apart |= query_high[query_block] < key_low[key_block]
+    if "whole" in ways:
+        pl.when(whole)(lambda: add(False))
+    if "mixed" in ways:
+        pl.when(~(whole | apart))(lambda: add(True))
 
 
-def _call(
+def in_parts(
+    length: int, size: int, compute: Callable[[list[Any]], None], *, unrolled: bool
+) -> None:
+    """Calls compute with the slices of `size` that `length` keys fall into: with all of them, or in
+    a loop with a few at a time. Unrolled code is fast and long: for what is done often."""
+    count = length // size
+    few = count if unrolled else max(1, math.gcd(count, 2 * FEW) // 2)
+
+    def body(number: Any, carry: None) -> None:
+        starts = [(few * number + at) * size for at in range(few)]
+        compute([pl.ds(pl.multiple_of(start, size), size) for start in starts])
+
+    if few == count:
+        compute([pl.ds(start, size) for start in range(0, length, size)])
+    else:
+        jax.lax.fori_loop(0, count // few, body, None)
+
+
+def overlapped(
+    parts: Sequence[Any],
+    scores: Callable[[Any], Any],
+    weigh: Callable[[Any, Any], Any],
+    add: Callable[[Any, Any], None],
+) -> None:
+    """Runs add(part, weigh(part, scores(part))) for each part, in an order in which the matrix unit
+    has work while the vector unit weighs.
+
+    The compiler keeps nearly to the order of the program, so matmuls of the next part, and of the
+    one before, are placed around the vector work of this one.
+    """
+    ahead, behind = scores(parts[0]), None
+    for number, part in enumerate(parts):
+        here = ahead
+        if number + 1 < len(parts):
+            ahead = scores(parts[number + 1])
+        weighed = weigh(part, here)
+        if behind is not None:
+            add(*behind)
+        behind = part, weighed
+    if behind is not None:
+        add(*behind)
+
+
+def call(
     kernel: Callable[..., None],
     grid: tuple[int, int, int],
     *,
@@ -90,220 +132,31 @@ def _call(
             scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in scratch],
         ),
         out_shape=out_shapes,
-        compiler_params=PARAMETERS,
+        compiler_params=pltpu.CompilerParams(
+            # Heads may go to either core of a chip that has two.
+            dimension_semantics=("parallel", "arbitrary", "arbitrary"),
+            vmem_limit_bytes=generation_at_hand().vmem_limit,
+        ),
         name=name,
     )
 
 
-def forward(
-    query: Queries,
-    key: Keys,
-    value: Keys,
-    query_segments: Array,
-    key_segments: Array,
-    blocks: Blocks,
-) -> tuple[Queries, Float[Array, "g q"]]:
-    """Output and log-sum. Queries are scaled, tokens multiples of LANES, padded keys NOBODY's."""
-    (joined, queries, width), keys = query.shape, key.shape[1]
-    heads = joined // query_segments.shape[0]
-    block_q, block_k = block_of(queries, blocks.query), block_of(keys, blocks.key)
-    query_blocks, key_blocks = queries // block_q, keys // block_k
-    kernel = functools.partial(
-        _forward_kernel,
-        heads=heads,
-        query_blocks=query_blocks,
-        key_blocks=key_blocks,
-        key_compute=block_of(block_k, blocks.key_compute),
-    )
-    of_query = pl.BlockSpec((None, block_q, width), lambda h, i, j, *_: (h, i, 0))
-    of_key = pl.BlockSpec((None, block_k, width), lambda h, i, j, *_: (h, j, 0))
-    out, total = _call(
-        kernel,
-        (joined, query_blocks, key_blocks),
-        in_specs=[
-            of_query,
-            of_key,
-            of_key,
-            pl.BlockSpec((None, block_q, LANES), lambda h, i, j, *_: (_row(h, heads), i, 0)),
-            pl.BlockSpec((None, 1, block_k), lambda h, i, j, *_: (_row(h, heads), 0, j)),
-        ],
-        out_specs=[of_query, pl.BlockSpec((None, 1, block_q), lambda h, i, j, *_: (h, 0, i))],
-        scratch=[(block_q, LANES), (block_q, LANES), (block_q, width)],
-        out_shapes=[
-            jax.ShapeDtypeStruct(query.shape, query.dtype),
-            jax.ShapeDtypeStruct((joined, 1, queries), jnp.float32),
-        ],
-        name="flash_forward",
-    )(
-        *_bounds(query_segments, key_segments, block_q, block_k),
-        query,
-        key,
-        value,
-        _columns(query_segments),
-        key_segments[:, None],
-    )
-    return out, total[:, 0]
+def column(x: Any) -> Any:
+    """Of numbers along the lanes, [1, n]: down the sublanes, the same in all lanes, [n, LANES]."""
+    return jnp.transpose(jnp.broadcast_to(x, (LANES, x.shape[1])))
 
 
-def _columns(segments: Int[Array, "b n"]) -> Int[Array, "b n lanes"]:
-    """Segments down the sublanes, the same in all lanes."""
-    return jnp.broadcast_to(segments[..., None], (*segments.shape, LANES))
-
-
-def _forward_kernel(
-    *references: Any, heads: int, query_blocks: int, key_blocks: int, key_compute: int
-) -> None:
-    """One block of queries and one of keys; `highest`, `sums` and `mixed` are of the keys so far,
-    the first two the same in all lanes."""
-    bounds, rest = references[:4], references[4:]
-    query, key, value, query_segments, key_segments, out, total, highest, sums, mixed = rest
-    h, i, j = (pl.program_id(axis) for axis in range(3))
-    row = _row(h, heads)
-    width = query.shape[-1]
-
-    @pl.when(j == 0)
-    def _start() -> None:
-        highest[...] = jnp.full_like(highest, MASKED)
-        sums[...] = jnp.zeros_like(sums)
-        mixed[...] = jnp.zeros_like(mixed)
-
-    @pl.when(_meet(bounds, row * query_blocks + i, row * key_blocks + j))
-    def _add() -> None:
-        for start in range(0, key.shape[0], key_compute):
-            some = pl.ds(start, key_compute)
-            scores = _product(query[...], key[some], transposed=True)
-            columns = _tiled(query_segments[...], key_compute // LANES)
-            scores = jnp.where(columns == key_segments[:, some], scores, MASKED)
-            before = highest[...]
-            after = jnp.maximum(before, jnp.max(scores, 1)[:, None])
-            weights = jnp.exp2(scores - _tiled(after, key_compute // LANES))
-            kept = jnp.exp2(before - after)
-            highest[...] = after
-            sums[...] = kept * sums[...] + jnp.sum(weights, 1)[:, None]
-            update = _product(weights.astype(value.dtype), value[some])
-            mixed[...] = _tiled(kept, width // LANES) * mixed[...] + update
-
-    @pl.when(j == key_blocks - 1)
-    def _finish() -> None:
-        positive = jnp.maximum(sums[...], 1e-30)
-        out[...] = (mixed[...] / _tiled(positive, width // LANES)).astype(out.dtype)
-        total[...] = jnp.transpose(highest[...] + jnp.log2(positive))[:1]
-
-
-def _tiled(x: Any, times: int) -> Any:
+def tiled(x: Any, times: int) -> Any:
     """x beside itself: what is the same in all lanes, as wide as is needed."""
     return jnp.tile(x, (1, times))
 
 
-def _product(x: Any, y: Any, *, transposed: bool = False) -> Any:
+def product(x: Any, y: Any, *, transposed: bool = False) -> Any:
     """x @ y, or x @ y^T, in float32."""
     contracting = ((1,), (1,)) if transposed else ((1,), (0,))
     return jax.lax.dot_general(x, y, (contracting, ((), ())), preferred_element_type=jnp.float32)
 
 
-# ---- backward
-
-
-def backward(
-    query: Queries,
-    key: Keys,
-    value: Keys,
-    query_segments: Array,
-    key_segments: Array,
-    upstream: Queries,
-    total: Float[Array, "g q"],
-    inner: Float[Array, "g q"],
-    blocks: Blocks,
-) -> tuple[Queries, Keys, Keys]:
-    """Gradients with respect to scaled queries, keys and values.
-
-    `inner` is the sum over width of output x upstream. `total` may be over more keys than are
-    given: then these are the gradients' parts through the keys that are.
-    """
-    (joined, queries, width), keys = query.shape, key.shape[1]
-    heads = joined // query_segments.shape[0]
-    block_q = block_of(queries, blocks.backward_query)
-    block_k = block_of(keys, blocks.backward_key)
-    query_blocks, key_blocks = queries // block_q, keys // block_k
-    of_query = pl.BlockSpec((None, block_q, width), lambda h, j, i, *_: (h, i, 0))
-    of_key = pl.BlockSpec((None, block_k, width), lambda h, j, i, *_: (h, j, 0))
-    of_scalar = pl.BlockSpec((None, 1, block_q), lambda h, j, i, *_: (h, 0, i))
-
-    def written(h: Any, j: Any, i: Any, *_: Any) -> tuple[Any, Any, Any]:
-        return h, jnp.where(j == key_blocks - 1, i, 0), 0  # before the last block nothing is whole
-
-    kernel = functools.partial(
-        _backward_kernel, heads=heads, query_blocks=query_blocks, key_blocks=key_blocks
-    )
-    return _call(
-        kernel,
-        (joined, key_blocks, query_blocks),
-        in_specs=[
-            of_query,
-            of_key,
-            of_key,
-            pl.BlockSpec((None, 1, block_q), lambda h, j, i, *_: (_row(h, heads), 0, i)),
-            pl.BlockSpec((None, block_k, LANES), lambda h, j, i, *_: (_row(h, heads), j, 0)),
-            of_query,
-            of_scalar,
-            of_scalar,
-        ],
-        out_specs=[pl.BlockSpec((None, block_q, width), written), of_key, of_key],
-        scratch=[(queries, width), (block_k, width), (block_k, width)],
-        out_shapes=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (query, key, value)],
-        name="flash_backward",
-    )(
-        *_bounds(query_segments, key_segments, block_q, block_k),
-        query,
-        key,
-        value,
-        query_segments[:, None],
-        _columns(key_segments),
-        upstream,
-        total[:, None],
-        inner[:, None],
-    )
-
-
-def _backward_kernel(*references: Any, heads: int, query_blocks: int, key_blocks: int) -> None:
-    """One block of keys and one of queries, with scores transposed, keys x queries, so that of the
-    five matmuls only the one of the queries' gradient transposes what it multiplies."""
-    bounds, inputs, outputs = references[:4], references[4:12], references[12:]
-    query, key, value, query_segments, key_segments, upstream, total, inner = inputs
-    query_out, key_out, value_out, query_sum, key_sum, value_sum = outputs
-    h, j, i = (pl.program_id(axis) for axis in range(3))
-    row = _row(h, heads)
-    block_q = query.shape[0]
-    rows = pl.ds(i * block_q, block_q)
-
-    @pl.when(j == 0)
-    def _start_queries() -> None:
-        query_sum[rows] = jnp.zeros_like(query, jnp.float32)
-
-    @pl.when(i == 0)
-    def _start_keys() -> None:
-        key_sum[...] = jnp.zeros_like(key_sum)
-        value_sum[...] = jnp.zeros_like(value_sum)
-
-    @pl.when(_meet(bounds, row * query_blocks + i, row * key_blocks + j))
-    def _add() -> None:
-        scores = _product(key[...], query[...], transposed=True)
-        columns = _tiled(key_segments[...], block_q // LANES)
-        scores = jnp.where(columns == query_segments[...], scores, MASKED)
-        weights = jnp.exp2(scores - total[...])
-        value_sum[...] += _product(weights.astype(upstream.dtype), upstream[...])
-        product = _product(value[...], upstream[...], transposed=True)
-        slopes = (weights * (product - inner[...])).astype(query.dtype)
-        key_sum[...] += _product(slopes, query[...])
-        query_sum[rows] += jax.lax.dot_general(
-            slopes, key[...], (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32
-        )
-
-    @pl.when(i == query_blocks - 1)
-    def _finish_keys() -> None:  # a score is log2(e) times what the softmax's derivative is for
-        key_out[...] = (key_sum[...] * math.log(2)).astype(key_out.dtype)
-        value_out[...] = value_sum[...].astype(value_out.dtype)
-
-    @pl.when(j == key_blocks - 1)
-    def _finish_queries() -> None:
-        query_out[...] = (query_sum[rows] * math.log(2)).astype(query_out.dtype)
+def transposed_product(x: Any, y: Any) -> Any:
+    """x^T @ y, in float32."""
+    return jax.lax.dot_general(x, y, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32)

@@ -16,8 +16,9 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 from jaxtyping import Array, Float, Int
 
+from sora_jax.nn.block_sizes import Blocks, block_of
 from sora_jax.nn.flash import padded
-from sora_jax.nn.flash_kernels import MASKED, Blocks, block_of
+from sora_jax.nn.flash_kernels import MASKED
 
 KernelName = Literal["reference", "flash", "splash", "cudnn"]
 Attend = Callable[[Array, Array, Array, Array, Array], Array]
@@ -110,10 +111,10 @@ def attend_splash(
     query_segments: Int[Array, "b q"],
     key_segments: Int[Array, "b s"],
     *,
-    blocks: Blocks,
+    blocks: Blocks | None,
     name: str,
 ) -> Float[Array, "b q h k"]:
-    """JAX's Pallas kernel for TPU, to measure ours by. Tokens are padded to multiples of 128.
+    """JAX's Pallas kernel for TPU, to measure ours by. Tokens are padded as for ours.
 
     Output and log-sum carry the name, so that a policy which keeps them runs the forward kernel
     once; without the log-sum it would run again for its sake.
@@ -125,7 +126,7 @@ def attend_splash(
         masks.MultiHeadMask([masks.FullMask((query.shape[1], key.shape[1]))] * query.shape[2]),
         head_shards=1,
         q_seq_shards=1,
-        block_sizes=_block_sizes(query.shape[1], key.shape[1], blocks),
+        block_sizes=_block_sizes(query.shape[1], key.shape[1], blocks or Blocks()),
         residual_checkpoint_name=name,
     )
     scaled = (query / jnp.sqrt(query.shape[-1])).astype(query.dtype)
@@ -145,7 +146,7 @@ def _block_sizes(queries: int, keys: int, blocks: Blocks) -> splash.BlockSizes:
         block_kv_compute=block_of(key, blocks.key_compute),
         block_q_dkv=block_of(queries, blocks.backward_query),
         block_kv_dkv=backward_key,
-        block_kv_dkv_compute=backward_key,
+        block_kv_dkv_compute=block_of(backward_key, blocks.backward_key_compute),
         use_fused_bwd_kernel=True,
     )
 

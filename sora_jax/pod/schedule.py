@@ -109,11 +109,13 @@ def _key(request: Mapping[str, Any]) -> str:
 def _lower(request: Mapping[str, Any]) -> tuple[jax.stages.Lowered, str]:
     """The probe of a request, lowered for one device of its topology; and the generation."""
     topology = open_topology(request["topology"])
-    function, arguments = _make(request["make"])(**request["arguments"])
     mesh = Mesh(np.array(topology.devices[:1]), ("device",))
     sharding = NamedSharding(mesh, PartitionSpec())
-    jitted = jax.jit(function, in_shardings=sharding, out_shardings=sharding)
-    return jitted.lower(*arguments), topology.chip.generation
+    function, arguments = _make(request["make"])(**request["arguments"])
+    # By the mesh that is set a function can tell what it is compiled for.
+    with jax.set_mesh(mesh):
+        jitted = jax.jit(function, in_shardings=sharding, out_shardings=sharding)
+        return jitted.lower(*arguments), topology.chip.generation
 
 
 def _make(name: str) -> Any:

@@ -1,5 +1,6 @@
 """Attention over split tokens equals attention on one device, by every method and on every mesh."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -12,8 +13,8 @@ from jax.experimental import pallas as pl
 from sora_jax.config import ConfigError
 from sora_jax.nn import kernels
 from sora_jax.nn.attention import AttentionConfig, attend
+from sora_jax.nn.block_sizes import Blocks
 from sora_jax.nn.context import Between
-from sora_jax.nn.flash_kernels import Blocks
 from sora_jax.nn.kernels import KernelName
 from sora_jax.sharding.mesh import MeshConfig, make_mesh
 
@@ -76,12 +77,25 @@ def test_every_method_on_every_mesh_equals_one_device(sizes: tuple[int, int, int
             np.testing.assert_allclose(array, wanted, rtol=1e-5, atol=1e-5, err_msg=str(config))
 
 
+SMALL = Blocks(128, 256, 128, 128, "values", 128, 256, 128)
+
+
 @pytest.mark.parametrize(
-    ("kernel", "between", "ulysses"),
-    [("flash", "gather", 1), ("flash", "gather", 2), ("flash", "ring", 1), ("splash", "gather", 1)],
+    ("kernel", "between", "ulysses", "blocks"),
+    [
+        ("flash", "gather", 1, SMALL),
+        ("flash", "gather", 1, dataclasses.replace(SMALL, hold="weights")),
+        ("flash", "gather", 2, None),
+        ("flash", "ring", 1, SMALL),
+        ("splash", "gather", 1, SMALL),
+    ],
 )
 def test_kernels_equal_the_reference(
-    kernel: KernelName, between: Between, ulysses: int, monkeypatch: pytest.MonkeyPatch
+    kernel: KernelName,
+    between: Between,
+    ulysses: int,
+    blocks: Blocks | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Interpreted on CPU. Tokens are no multiple of a block, so some are padded; some blocks share
     no segment, and are skipped."""
@@ -91,7 +105,9 @@ def test_kernels_equal_the_reference(
     monkeypatch.setattr(pl, "pallas_call", interpreted)
     make = functools.partial(kernels.splash.make_splash_mha, interpret=True)
     monkeypatch.setattr(kernels.splash, "make_splash_mha", make)
-    config = AttentionConfig(kernel, between, ulysses, blocks=Blocks(128, 256, 128, 128, 256))
+    config = AttentionConfig(
+        kernel, between, ulysses, blocks=Blocks(128, 256, 128, 128, "weights", 128, 256, 128)
+    )
     mesh = make_mesh(MeshConfig(1, 2, 2, 2))
     found = result(config, mesh, arrays, segments)
     wanted = result(AttentionConfig(), mesh, arrays, segments)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,11 +162,14 @@ def splash_times(
     chip: Chip,
     cache: Path,
     options: Options,
+    instead: SplashBlocks | None = None,
+    lengths: Sequence[int] = (),
 ) -> list[SplashTime]:
     """Seconds of every splash kernel of a compiled step, by libtpu's schedule of it alone.
 
     Of a causal mask the schedule counts all blocks, and the kernel does those on the diagonal and
-    below.
+    below. `instead`: what kernels of more than one block of keys would take with other blocks,
+    their arrays having these lengths before they were filled up.
     """
     topology = f"{chip.generation}:" + ("2x2x1" if chip.torus_axes == 3 else "2x2")
     times = []
@@ -175,6 +178,13 @@ def splash_times(
             raise ValueError(f"kernel {use.name} is not one of splash attention")
         wide = [shape for shape in use.operands if len(shape) >= 3 and shape[-1] == 128]
         query, key = (_with_rows(shape) for shape in wide[:2])
+        used = blocks
+        if instead is not None and key[2] > blocks.key:
+            if instead.fused and "_dq_" in use.name:
+                continue
+            used = instead
+            query = _refilled(query, lengths, blocks.query, used.query)
+            key = _refilled(key, lengths, blocks.key, used.key)
         arguments = {
             "rows": query[0],
             "heads": query[1],
@@ -183,12 +193,12 @@ def splash_times(
             "keys": key[2],
             "width": query[3],
             "causal": causal,
-            "blocks": dataclasses.asdict(blocks),
+            "blocks": dataclasses.asdict(used),
         }
         found = kernel_cycles(
             Probe("benchmarks.published.splash:probe", arguments), topology, cache, options
         )
-        share = computed_share(query[2], key[2], blocks) if causal else 1.0
+        share = computed_share(query[2], key[2], used) if causal else 1.0
         seconds = use.calls * share * found[_matching(use.name, found)].cycles / chip.clock_hz
         flops = round((use.flops or 0) * share)
         times.append(SplashTime(use.name, query[2], key[2], use.calls, seconds, flops, share))
@@ -197,6 +207,14 @@ def splash_times(
 
 def _with_rows(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape if len(shape) == 4 else (1, *shape)
+
+
+def _refilled(
+    shape: tuple[int, ...], lengths: Sequence[int], before: int, after: int
+) -> tuple[int, ...]:
+    """The shape of an array whose tokens, one of these lengths, fill blocks of another size."""
+    [tokens] = [one for one in lengths if -(-one // before) * before == shape[2]]
+    return (*shape[:2], -(-tokens // after) * after, shape[3])
 
 
 def _matching(name: str, found: Mapping[str, Any]) -> str:

@@ -37,6 +37,10 @@ class Wan:
     text_width: int = 4096
     patch: int = 64
 
+    def lengths(self, ways: int) -> tuple[int, int]:
+        """Tokens of queries and of keys on a device, split over so many."""
+        return self.tokens // ways, self.tokens
+
 
 def layouts(model: Wan) -> tuple[Parameters, Parameters]:
     """Shapes and mesh axes of the parameters; those of layers have the layers in front."""

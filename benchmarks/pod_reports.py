@@ -129,7 +129,8 @@ def _line(name: str, found: dict[str, Any]) -> str:
     if not found["fits"]:
         return f"{row} does not fit | | | | | |"
     step = found["step_seconds"]
-    return f"{row} {_parts(found)} | {step['low']:.1f} to {step['high']:.1f} | {_mfu(found)} |"
+    ends = _span(f"{step['low']:.1f}", f"{step['high']:.1f}")
+    return f"{row} {_parts(found)} | {ends} | {_mfu(found)} |"
 
 
 def _sampling_line(name: str, found: dict[str, Any]) -> str:
@@ -139,10 +140,14 @@ def _sampling_line(name: str, found: dict[str, Any]) -> str:
     low, high = found["step_seconds"]["low"], found["step_seconds"]["high"]
     digits = 0 if low > 100 else 3
     runs = found["runs"]
-    return (
-        f"{row} {_parts(found, digits)} | {low:,.{digits}f} to {high:,.{digits}f} | {runs} | "
-        f"{_duration(runs * low)} to {_duration(runs * high)} | {_mfu(found)} |"
-    )
+    run = _span(f"{low:,.{digits}f}", f"{high:,.{digits}f}")
+    clip = _span(_duration(runs * low), _duration(runs * high))
+    return f"{row} {_parts(found, digits)} | {run} | {runs} | {clip} | {_mfu(found)} |"
+
+
+def _span(low: str, high: str) -> str:
+    """An interval, or one figure where both ends come to the same."""
+    return low if low == high else f"{low} to {high}"
 
 
 def _memory(found: dict[str, Any]) -> str:
@@ -157,7 +162,7 @@ def _parts(found: dict[str, Any], digits: int = 2) -> str:
 
 
 def _mfu(found: dict[str, Any]) -> str:
-    return f"{found['mfu']['low']:.0%} to {found['mfu']['high']:.0%}"
+    return _span(f"{found['mfu']['low']:.0%}", f"{found['mfu']['high']:.0%}")
 
 
 def _duration(seconds: float) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from sora_jax.config import override
 from sora_jax.data.buckets import ShapeClass
-from sora_jax.errors import ConfigError
+from sora_jax.errors import ConfigError, UserError
 from sora_jax.experiment import Experiment
 from sora_jax.nn.stack import Remat
 from sora_jax.pod.report import ClassReport
@@ -118,7 +118,7 @@ def _ways_to_meet(experiment: Experiment, best: Choice) -> Iterator[Choice]:
 
 
 def _parted(best: Choice, replicas: int) -> Iterator[Choice]:
-    """The same rows in more micro-batches, which may need a smaller mesh along rows."""
+    """The same rows in more micro-batches, as far as the mesh divides theirs."""
     for count in MICRO_BATCHES:
         if best.rows % (best.fsdp * max(replicas, 1) * count) == 0:
             yield dataclasses.replace(best, micro_batches=count)
@@ -129,7 +129,7 @@ def _found(experiment: Experiment, choice: Choice, tokens: int, check: Check) ->
     try:
         changed = override(alone(experiment, shape_class), *choice.overrides)
         return Found(choice, check(changed, shape_class))
-    except ConfigError as error:
+    except UserError as error:  # of the config, or of a kernel that does not fit on its chip
         return Found(choice, None, str(error))
 
 

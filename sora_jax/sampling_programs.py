@@ -11,6 +11,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
 from sora_jax.data.ladder import aligned
+from sora_jax.errors import ConfigError
 from sora_jax.experiment import Experiment
 from sora_jax.models.latents import LatentStatistics
 from sora_jax.models.patches import Grid
@@ -68,7 +69,13 @@ def program_of(experiment: Experiment, what: What, clip: Clip, mesh: Mesh) -> Pr
 
     Raises:
         RequestError: the networks do not divide the size; names the nearest that they do.
+        ConfigError: the transformer's captions come as embeddings, which `Sampler` does not take.
     """
+    if what == "sample" and experiment.text.source == "given":
+        raise ConfigError(
+            "text.source=given: sampling encodes captions itself; compile an experiment with "
+            "text.source=encoder"
+        )
     vae, patch = experiment.vae, experiment.dit.patch
     request = Request("", clip.frames, clip.height, clip.width, experiment.data.fps, seed=0)
     check_size(request, vae.temporal, vae.spatial * patch)

@@ -7,6 +7,7 @@ import pytest
 from sora_jax.config import ConfigError, load_experiment, override
 from sora_jax.data.buckets import ShapeClass
 from sora_jax.experiment import Experiment
+from sora_jax.pod.compiler import OutOfMemory
 from sora_jax.pod.report import ClassReport
 from sora_jax.podsearch import ranking, search
 
@@ -70,10 +71,10 @@ def test_rows_that_fit_no_mesh_are_named() -> None:
 def test_a_refused_choice_is_ranked_last() -> None:
     def refuse(experiment: Experiment, shape_class: ShapeClass) -> ClassReport:
         if experiment.mesh.context == 4:
-            raise ConfigError("no")
+            raise OutOfMemory("vmem", 2, 1, "flash_forward")
         return check(experiment, shape_class)
 
     found = search(EXPERIMENT, rows=16, tokens=TOKENS, devices=64, check=refuse)
     assert found[-1].report is None
     assert found[0].choice.context != 4
-    assert "refused: no" in ranking(found)
+    assert "refused: the kernel flash_forward needs" in ranking(found)

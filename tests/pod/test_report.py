@@ -11,7 +11,7 @@ from sora_jax.pod.chips import GENERATIONS
 from sora_jax.pod.compiler import Memory
 from sora_jax.pod.cost import CollectiveUse, Cost
 from sora_jax.pod.golden import check
-from sora_jax.pod.report import ClassReport, Work, report_of, report_of_overflow, table
+from sora_jax.pod.report import ClassReport, Work, joined, report_of, report_of_overflow, table
 
 CHIP = GENERATIONS["v5p"]
 DEVICES = 4
@@ -54,6 +54,40 @@ def test_a_step_takes_between_what_waits_and_everything_in_turn() -> None:
     assert found.bound == "kernels"
     assert found.temporary_bytes == 600
     assert found.fits
+
+
+def test_what_goes_to_the_host_waits_at_most_its_own_time() -> None:
+    there = dataclasses.replace(COST, host_bytes=int(10 * CHIP.host_bandwidth))
+    found = report_of(WORK, CHIP, DEVICES, MEMORY, there, kernel_seconds=4.0, compile_seconds=9.0)
+    assert found.step_seconds == {"low": 10.0, "high": 18.0}
+
+
+def test_micro_batches_and_the_close_of_their_step_come_to_one_report() -> None:
+    close = Work("tiny 4x64", 0, 64, WORK.state_bytes, 0, 0)
+    larger = dataclasses.replace(MEMORY, total=1500)
+    cost = dataclasses.replace(
+        COST, collectives=(use("all-reduce", ("replica",), 1.0, hidden=False),)
+    )
+    last = report_of(close, CHIP, DEVICES, larger, cost, kernel_seconds=0.0, compile_seconds=2.0)
+    found = joined([(report(), 3), (last, 1)])
+    assert (found.rows, found.peak_bytes, found.temporary_bytes) == (12, 1500, 1100)
+    assert found.step_seconds == {"low": 3 * 7.25 + 4.0, "high": 3 * 8.0 + 4.0}
+    assert found.collective_seconds == {"context": 1.5, "fsdp+context": 1.5, "replica": 1.0}
+    assert (found.collectives or {})["all-reduce over replica"] == {"bytes": 10, "calls": 3}
+    assert (found.collectives or {})["all-gather over context"] == {"bytes": 30, "calls": 9}
+    assert found.kernel_seconds == 12.0
+    assert found.mfu is not None
+    assert found.mfu["low"] == pytest.approx(6e15 / 459e12 / 28.0)
+    assert found.mfu["high"] == pytest.approx(6e15 / 459e12 / 25.75)
+    assert found.compile_seconds == 11.0
+
+
+def test_a_step_fits_if_all_its_programs_do() -> None:
+    over = report_of_overflow(WORK, CHIP, DEVICES, needed=96 * 2**30, available=94 * 2**30)
+    found = joined([(over, 2), (report(), 1)])
+    assert not found.fits
+    assert found.peak_bytes == 96 * 2**30
+    assert found.step_seconds is None
 
 
 def test_collectives_bound_a_step_that_they_outlast() -> None:

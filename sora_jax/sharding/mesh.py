@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 
 import jax
+import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
@@ -49,19 +50,14 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = _resolved(config, len(devices))
-    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    slices = len(_slices(devices))
     if sizes[0] % slices:
         raise ConfigError(
             f"mesh {config.sizes}: replica={sizes[0]} is no multiple of the {slices} slices, so "
             "another axis would have to cross the network between them"
         )
     inside = (sizes[0] // slices, *sizes[1:])
-    if slices == 1:
-        array = mesh_utils.create_device_mesh(inside, devices, allow_split_physical_axes=True)
-    else:
-        array = mesh_utils.create_hybrid_device_mesh(
-            inside, (slices, 1, 1, 1), devices, allow_split_physical_axes=True
-        )
+    array = np.concatenate([_laid_out(inside, each) for each in _slices(devices)])
     return Mesh(array, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
@@ -84,6 +80,58 @@ def picture_mesh(mesh: Mesh, rows: int, height: int, width: int) -> Mesh:
     down, across = max(ways, key=lambda way: (way[0] * way[1], -height / way[0] - width / way[1]))
     shape = (replica, down, across, left // (down * across))
     return Mesh(mesh.devices.reshape(shape), AXES, axis_types=mesh.axis_types)
+
+
+def _slices(devices: Sequence[jax.Device]) -> list[list[jax.Device]]:
+    """Devices of each slice, in the order of their numbers; without slices all are one."""
+    found: dict[int, list[jax.Device]] = {}
+    for device in devices:
+        found.setdefault(getattr(device, "slice_index", None) or 0, []).append(device)
+    return [found[number] for number in sorted(found)]
+
+
+def _laid_out(sizes: tuple[int, ...], devices: list[jax.Device]) -> np.ndarray:
+    """Devices of one slice, so that an axis of the mesh is whole axes of the torus.
+
+    Where that is not possible it is a box over as many torus axes as it can: 4 chips of 8 x 8 x 16
+    are 2 x 2, which has twice the links of a line of 4.
+    """
+    try:
+        return np.asarray(mesh_utils.create_device_mesh(sizes, devices))
+    except NotImplementedError:  # says that a torus axis has to be split
+        torus = _torus(devices)
+    taken = _boxes(sizes, torus.shape)
+    axes, places = len(sizes), range(torus.ndim)
+    # Each axis of the torus comes apart into its part of every axis of the mesh, the first slowest.
+    parts = torus.reshape([taken[axis][place] for place in places for axis in range(axes)])
+    order = [place * axes + axis for axis in range(axes) for place in places]
+    return parts.transpose(order).reshape(sizes)
+
+
+def _torus(devices: list[jax.Device]) -> np.ndarray:
+    """Devices by their place: coordinates of the chip, then the core."""
+    places = np.array([(*device.coords, device.core_on_chip) for device in devices])
+    places -= places.min(0)
+    array = np.empty(places.max(0) + 1, dtype=object)
+    for place, device in zip(places, devices, strict=True):
+        array[tuple(place)] = device
+    return array
+
+
+def _boxes(sizes: tuple[int, ...], torus: tuple[int, ...]) -> list[list[int]]:
+    """How much of each torus axis each mesh axis takes, the last, which talks most, first."""
+    left = list(torus)
+    boxes = []
+    for size in reversed(sizes):
+        box = [1] * len(torus)
+        while (rest := size // math.prod(box)) > 1:
+            factor = next(number for number in range(2, rest + 1) if rest % number == 0)
+            fitting = [place for place, length in enumerate(left) if length % factor == 0]
+            place = min(fitting, key=lambda place: (box[place], -left[place]))
+            box[place] *= factor
+            left[place] //= factor
+        boxes.append(box)
+    return boxes[::-1]
 
 
 def _resolved(config: MeshConfig, count: int) -> list[int]:

@@ -88,3 +88,24 @@ def test_without_libtpu_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match='pip install "sora_jax\\[tpu\\]"'):
         open_topology("v5p:2x2x1")
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "extent"),
+    [
+        ("v5p:4x4x4", MeshConfig(fsdp=16, context=4), (4, 1, 1)),  # a whole ring
+        ("v5p:8x8x16", MeshConfig(fsdp=256, context=4), (2, 1, 2)),
+        ("v5p:4x4x4", MeshConfig(fsdp=8, context=8), (2, 2, 2)),
+        ("v5p:4x4x8", MeshConfig(fsdp=4, context=32), (4, 1, 8)),
+        ("v6e:16x16", MeshConfig(fsdp=64, context=4), (2, 2)),
+    ],
+)
+def test_an_axis_that_is_no_whole_torus_axis_is_a_box(
+    name: str, config: MeshConfig, extent: tuple[int, ...]
+) -> None:
+    mesh = make_mesh(config, open_topology(name).devices)
+    rows = np.moveaxis(mesh.devices, AXES.index("context"), -1).reshape(-1, config.context)
+    places = np.array([[device.coords for device in row] for row in rows])
+    assert len(set(mesh.devices.flat)) == len(rows) * config.context
+    for place in places[..., : len(extent)]:
+        assert tuple(place.max(0) - place.min(0) + 1) == extent

@@ -17,7 +17,7 @@ Check = Callable[[Experiment, ShapeClass], ClassReport]
 
 WIDEST_CONTEXT = 16  # devices that share a row
 MICRO_BATCHES = (1, 2, 4)
-POLICIES: tuple[Remat, ...] = ("none", "attention", "offload", "full")
+POLICIES: tuple[Remat, ...] = ("none", "matmuls", "attention", "offload", "full")
 
 
 @dataclasses.dataclass(frozen=True)

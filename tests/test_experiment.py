@@ -22,12 +22,12 @@ from sora_jax.train.state import TrainState, abstract_state, init_state
 from sora_jax.train.step import LossFunction
 from sora_jax.train.vae_losses import vae_loss
 from sora_jax.types import VideoBatch
+from tests.kept import check_golden
 from tests.tiny import one_device_mesh
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Small enough to be made here; the others are tests/test_transformers.py's.
 SHIPPED = sorted(path.stem for path in (REPOSITORY / "experiments").glob("demo*.py"))
-GOLDEN = REPOSITORY / "tests" / "golden"
 SHRUNK = (
     "vae.widths=(8,)",
     "vae.channels=2",
@@ -187,18 +187,8 @@ def test_a_shipped_experiment_trains_shrunk(name: str) -> None:
         states[stage] = state
 
 
-def check_golden(name: str, text: str, update: bool) -> None:
-    path = GOLDEN / name
-    if update:
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
-    expected = path.read_text() if path.exists() else ""
-    command = f"pytest --update-golden {Path(__file__).relative_to(REPOSITORY)}"
-    assert text == expected, f"{path.name} has changed: if that was meant, {command}"
-
-
 def test_the_resolved_demo_is_as_it_was(update_golden: bool) -> None:
-    check_golden("demo_config.txt", to_text(demo()), update_golden)
+    check_golden("demo_config.txt", to_text(demo()), update_golden, __file__)
 
 
 def test_the_parameters_of_the_demo_are_laid_out_as_they_were(update_golden: bool) -> None:
@@ -207,7 +197,7 @@ def test_the_parameters_of_the_demo_are_laid_out_as_they_were(update_golden: boo
     for stage in ("vae", "dit"):
         for name, leaf in named(abstract(demo(), stage, (2, 2, 2, 1)).model).items():
             lines.append(f"{stage} {name} {list(leaf.shape)} {leaf.dtype} {leaf.sharding.spec}\n")
-    check_golden("demo_parameters.txt", "".join(lines), update_golden)
+    check_golden("demo_parameters.txt", "".join(lines), update_golden, __file__)
 
 
 def test_buckets_are_named_without_quotes() -> None:

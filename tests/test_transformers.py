@@ -2,20 +2,26 @@
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+import optax
 import pytest
 from flax import nnx
+from jax.sharding import AbstractMesh, PartitionSpec
 
+from sora_jax.checkpoints import named
 from sora_jax.config import ConfigError, load_experiment
 from sora_jax.experiment import Experiment
 from sora_jax.networks import make_generator
-from sora_jax.programs import abstract_batch, bytes_by_kind, step_of
+from sora_jax.programs import abstract_batch, abstract_key, bytes_by_kind, step_of
 from sora_jax.scaling.flops import Row, count_parameters, hardware_flops, train_flops
-from sora_jax.sharding.mesh import MeshConfig, make_mesh
+from sora_jax.sharding.mesh import AXES, MeshConfig, make_mesh
 from sora_jax.train.diffusion_loss import diffusion_loss
+from sora_jax.train.programs import abstract_sums
 from sora_jax.train.state import abstract_state, init_state
+from tests.kept import check_golden
 
 FOLDER = Path(__file__).resolve().parent.parent / "experiments"
 NAMES = sorted(path.stem for path in FOLDER.glob("dit_*.py"))
@@ -42,6 +48,31 @@ def test_a_transformer_has_the_parameters_it_is_named_by(name: str) -> None:
     found = count_parameters(model.dit).total / 1e6
     assert 0.9 * millions < found < 1.15 * millions
     assert experiment.dit.width // experiment.dit.heads == 128
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_state_is_laid_out_as_it_was(name: str, update_golden: bool) -> None:
+    """EMA, moments and gradients like their parameters, and these as the golden file says."""
+    experiment: Experiment = load_experiment(f"{name}:p720")
+    mesh = AbstractMesh(experiment.mesh.sizes, AXES)
+    step = step_of(experiment.dit_stage.training, diffusion_loss(experiment.dit_stage.diffusion))
+    state = abstract_state(functools.partial(make_generator, experiment), step.optimizer, mesh)
+    batch = abstract_batch(experiment, experiment.classes()[0], mesh)
+    sums = abstract_sums(step, state, batch, abstract_key(mesh))
+    specs = specs_of(state.model)
+    assert specs_of(state.ema) == specs
+    for moments in ("mu", "nu"):
+        assert specs_of(optax.tree.get(state.opt_state, moments)) == specs
+    assert [PartitionSpec(*spec[1:]) for spec in specs_of(sums.gradients)] == specs
+    lines = [
+        f"{name} {list(leaf.shape)} {leaf.dtype} {leaf.sharding.spec}\n"
+        for name, leaf in named(state.model).items()
+    ]
+    check_golden(f"sharding/{name}_p720.txt", "".join(lines), update_golden, __file__)
+
+
+def specs_of(tree: Any) -> list[PartitionSpec]:
+    return [leaf.sharding.spec for leaf in jax.tree.leaves(tree)]
 
 
 def test_given_embeddings_cost_no_encoder() -> None:

@@ -14,7 +14,8 @@ from jaxtyping import Array, Float, Int
 
 from sora_jax.config import ConfigError
 from sora_jax.nn.block_sizes import Blocks
-from sora_jax.nn.context import KEPT, Between, attend_across
+from sora_jax.nn.blockwise import attend_blockwise
+from sora_jax.nn.context import FROM_CAPTION, KEPT, Between, attend_across
 from sora_jax.nn.flash import flash_attention, flash_backward, flash_forward
 from sora_jax.nn.kernels import (
     Attend,
@@ -29,8 +30,6 @@ from sora_jax.nn.kernels import (
 from sora_jax.nn.layers import Linear, RMSNorm
 from sora_jax.nn.positions import rotate
 from sora_jax.sharding.rules import array_spec, constrain, free_axes, ways_split
-
-FROM_CAPTION = "caption"  # what outputs from captions are called: short, and cheap to do again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +102,8 @@ def _kernel(config: AttentionConfig, among_tokens: bool) -> Attend:
         return functools.partial(flash_attention, blocks=config.blocks, name=name)
     if config.kernel == "splash":
         return functools.partial(attend_splash, blocks=config.blocks, name=name)
+    if config.kernel == "blockwise":
+        return functools.partial(attend_blockwise, name=name)
     plain = attend_cudnn if config.kernel == "cudnn" else attend_reference
     return functools.partial(plain, name=name)
 

@@ -19,6 +19,7 @@ from sora_jax.nn.kernels import Attend, Halves
 
 AXIS = "context"
 KEPT = "attention"  # what outputs among tokens are called, for a policy to keep
+FROM_CAPTION = "caption"  # what outputs from captions are called: cheap to do again
 Between = Literal["gather", "ring"]
 Groups = Sequence[Sequence[int]]
 

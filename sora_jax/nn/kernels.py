@@ -14,13 +14,13 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from sora_jax.nn.block_sizes import Blocks, block_of
 from sora_jax.nn.flash import padded
 from sora_jax.nn.flash_kernels import MASKED
 
-KernelName = Literal["reference", "flash", "splash", "cudnn"]
+KernelName = Literal["reference", "blockwise", "flash", "splash", "cudnn"]
 Attend = Callable[[Array, Array, Array, Array, Array], Array]
 
 
@@ -72,11 +72,14 @@ def reference_forward(
     query: Array, key: Array, value: Array, query_segments: Array, key_segments: Array
 ) -> tuple[Float[Array, "b q h k"], Float[Array, "b h q"]]:
     """Output in float32 and the log of the softmax's sum: what parts over keys combine by."""
-    logits = _logits(query, key, query_segments, key_segments)
-    total = jax.nn.logsumexp(logits, -1)
-    weights = jnp.exp(logits - total[..., None]).astype(value.dtype)
-    out = jnp.einsum("bhqs,bshk->bqhk", weights, value, preferred_element_type=jnp.float32)
-    return out, total
+    query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
+    logits = _product(query, key.mT) / jnp.sqrt(query.shape[-1])
+    logits = jnp.where(_seen(query_segments, key_segments), logits, MASKED)
+    largest = jnp.max(logits, -1, keepdims=True)
+    weights = jnp.exp(logits - largest)
+    total = jnp.sum(weights, -1, keepdims=True)
+    out = _product(weights.astype(value.dtype), value) / total
+    return jnp.swapaxes(out, 1, 2), (jnp.log(total) + largest)[..., 0]
 
 
 def reference_backward(
@@ -92,16 +95,28 @@ def reference_backward(
     """Gradients in float32 with respect to query, key and value over a part of the keys.
 
     `total` is the log-sum over all keys, `inner` the product of output and upstream gradient,
-    summed over head width (arXiv:2205.14135, algorithm 4).
+    summed over head width (arXiv:2205.14135, algorithm 4). Arrays of scores are keys x queries: so
+    no matmul needs one of them transposed, only what is as narrow as a head.
     """
-    logits = _logits(query, key, query_segments, key_segments)
-    weights = jnp.exp(logits - total[..., None])
-    product = jnp.einsum("bqhk,bshk->bhqs", upstream, value, preferred_element_type=jnp.float32)
-    d_logits = weights * (product - inner[..., None]) / jnp.sqrt(query.shape[-1])
-    d_query = jnp.einsum("bhqs,bshk->bqhk", d_logits, key.astype(jnp.float32))
-    d_key = jnp.einsum("bhqs,bqhk->bshk", d_logits, query.astype(jnp.float32))
-    d_value = jnp.einsum("bhqs,bqhk->bshk", weights, upstream.astype(jnp.float32))
-    return d_query, d_key, d_value
+    query, key, value, upstream = (jnp.swapaxes(x, 1, 2) for x in (query, key, value, upstream))
+    scale = 1 / jnp.sqrt(query.shape[-1])
+    logits = _product(key, query.mT) * scale
+    seen = _seen(key_segments, query_segments)
+    weights = jnp.where(seen, jnp.exp(logits - total[:, :, None]), 0)
+    d_logits = weights * (_product(value, upstream.mT) - inner[:, :, None]) * scale
+    d_query = _product(key.mT.astype(jnp.float32), d_logits).mT
+    d_key = _product(d_logits, query.astype(jnp.float32))
+    d_value = _product(weights, upstream.astype(jnp.float32))
+    return jnp.swapaxes(d_query, 1, 2), jnp.swapaxes(d_key, 1, 2), jnp.swapaxes(d_value, 1, 2)
+
+
+def _product(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, preferred_element_type=jnp.float32)
+
+
+def _seen(segments: Int[Array, "b q"], others: Int[Array, "b s"]) -> Bool[Array, "b 1 q s"]:
+    """Whether tokens are of the same clip, and not padding."""
+    return ((segments[:, :, None] == others[:, None, :]) & (others[:, None, :] != 0))[:, None]
 
 
 def attend_splash(

@@ -7,11 +7,12 @@ import jax
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from sora_jax.nn.context import KEPT
+from sora_jax.nn.context import FROM_CAPTION, KEPT
 
-Remat = Literal["none", "attention", "offload", "full"]
-"""What the backward pass computes again: nothing; all but attention among tokens; the same, with
-what is kept waiting in the host's memory; all that is in a block."""
+Remat = Literal["none", "matmuls", "attention", "offload", "full"]
+"""What the backward pass computes again: nothing; all but matmuls by weights and what attention
+gives; all but attention among tokens; the same, with what is kept waiting in the host's memory; all
+that is in a block."""
 INPUT = "block"  # what the input of a block is called, for a policy to keep
 
 
@@ -33,6 +34,13 @@ def apply_stack(blocks: Any, x: jax.Array, *context: Any, remat: Remat, unroll: 
         apply = jax.checkpoint(apply)
     elif remat == "attention":
         policy = jax.checkpoint_policies.save_only_these_names(KEPT)
+        apply = jax.checkpoint(apply, policy=policy)
+    elif remat == "matmuls":
+        policies = jax.checkpoint_policies
+        policy = policies.save_from_both_policies(
+            policies.dots_with_no_batch_dims_saveable,  # by weights
+            policies.save_only_these_names(KEPT, FROM_CAPTION),
+        )
         apply = jax.checkpoint(apply, policy=policy)
     elif remat == "offload":
         policy = jax.checkpoint_policies.save_and_offload_only_these_names(

@@ -145,20 +145,22 @@ def _block_matmuls(config: DiTConfig, row: Row, captions: int) -> Iterator[_Matm
     """Of one block. `captions`: 1 if captions need a gradient, else 0."""
     width, n, m, length = config.width, row.tokens, row.levels, row.text_tokens
     remat = 0 if config.remat == "none" else 1
-    scores, values = _attention_again(config, kept=config.remat in ("attention", "offload"))
-    caption_scores, caption_values = _attention_again(config, kept=False)
+    by_weights = 0 if config.remat == "matmuls" else remat
+    kept = config.remat in ("matmuls", "attention", "offload")
+    scores, values = _attention_again(config, kept=kept)
+    caption_scores, caption_values = _attention_again(config, kept=config.remat == "matmuls")
 
     yield _Matmul("attention", 2 * n * n * width, again=scores)
     yield _Matmul("attention", 2 * n * n * width, again=values)
     yield _Matmul("cross_attention", 2 * n * length * width, again=caption_scores)
     yield _Matmul("cross_attention", 2 * n * length * width, again=caption_values)
     for _ in range(6):  # query, key, value and out among tokens; query and out to the caption
-        yield _Matmul("projections", 2 * n * width * width, again=remat)
+        yield _Matmul("projections", 2 * n * width * width, again=by_weights)
     for _ in range(2):  # key and value of the caption
         keys_or_values = 2 * length * row.text_width * width
-        yield _Matmul("projections", keys_or_values, gradients=1 + captions, again=remat)
+        yield _Matmul("projections", keys_or_values, gradients=1 + captions, again=by_weights)
     for _ in range(2):  # up and down
-        yield _Matmul("mlp", 2 * n * width * config.hidden, again=remat)
+        yield _Matmul("mlp", 2 * n * width * config.hidden, again=by_weights)
     for _ in range(6):  # shift, scale and gate, of attention and MLP
         yield _Matmul("modulation", 2 * n * m * width, gradients=1, again=remat)
 

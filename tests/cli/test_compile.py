@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("libtpu")
-GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "pod_dit_30m.json"
+FOLDER = Path(__file__).resolve().parent.parent / "golden"
 ARGUMENTS = (
     "--experiment=dit_30m:p1080",
     "--topology=v5p:2x2x1",
@@ -25,15 +25,21 @@ def sora_compile(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+def golden_of(name: str, update: bool) -> list[str]:
+    """The argument that compares with a golden file, if it was written with this libtpu."""
+    path = FOLDER / name
+    if update:
+        path.unlink(missing_ok=True)
+    assert update or path.exists()
+    kept = json.loads(path.read_text())["libtpu"] if path.exists() else None
+    return [f"--golden={path}"] if kept in (None, importlib.metadata.version("libtpu")) else []
+
+
 def test_a_step_is_compiled_and_its_collectives_are_as_they_were(
     tmp_path: Path, update_golden: bool
 ) -> None:
-    if update_golden:
-        GOLDEN.unlink(missing_ok=True)
     output = tmp_path / "report.json"
-    assert update_golden or GOLDEN.exists()
-    kept = json.loads(GOLDEN.read_text())["libtpu"] if GOLDEN.exists() else None
-    golden = [f"--golden={GOLDEN}"] if kept in (None, importlib.metadata.version("libtpu")) else []
+    golden = golden_of("pod_dit_30m.json", update_golden)
     done = sora_compile(*ARGUMENTS, f"--output={output}", *golden)
     assert done.returncode == 0, done.stderr
     assert "bound by" in done.stdout
@@ -52,7 +58,11 @@ def test_a_step_is_compiled_and_its_collectives_are_as_they_were(
 
 
 @pytest.mark.slow
-def test_between_slices_only_gradients_move(tmp_path: Path) -> None:
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_between_slices_only_gradients_move(
+    tmp_path: Path, update_golden: bool, micro_batches: int
+) -> None:
+    """Once a step, of however many micro-batches."""
     output = tmp_path / "report.json"
     done = sora_compile(
         "--experiment=dit_30m:p720_on_2_slices",
@@ -61,7 +71,9 @@ def test_between_slices_only_gradients_move(tmp_path: Path) -> None:
         "--shape_class=8x1024",
         "--set=dit.depth=3",
         "--set=text.depth=1",
+        f"--set=dit_stage.training.micro_batches={micro_batches}",
         f"--output={output}",
+        *golden_of(f"pod_dit_30m_2_slices_{micro_batches}.json", update_golden),
     )
     assert done.returncode == 0, done.stderr
     [found] = json.loads(output.read_text())["classes"]

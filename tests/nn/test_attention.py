@@ -3,9 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
-from sora_jax.nn.attention import Attention, attend
+from sora_jax.nn import blockwise
+from sora_jax.nn.attention import Attention, AttentionConfig, attend
+from sora_jax.nn.kernels import KernelName
 from sora_jax.nn.layers import spread
 
 ROWS, TOKENS, HEADS, WIDTH = 2, 9, 3, 8
@@ -39,12 +42,17 @@ def reference(
     return (out, *gradients)
 
 
-def test_output_and_gradients_equal_a_float64_reference() -> None:
+@pytest.mark.parametrize("kernel", ["reference", "blockwise"])
+def test_output_and_gradients_equal_a_float64_reference(
+    kernel: KernelName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blockwise, "SCORES", 4 * ROWS * TOKENS * HEADS)  # blocks of 3 queries
     query, key, value, upstream = inputs()
     upstream *= (SEGMENTS != 0)[..., None, None]
 
     def output(*arrays: jax.Array) -> jax.Array:
-        return attend(*arrays, jnp.asarray(SEGMENTS), jnp.asarray(SEGMENTS))
+        segments = jnp.asarray(SEGMENTS)
+        return attend(*arrays, segments, segments, AttentionConfig(kernel))
 
     out, pullback = jax.vjp(output, *map(jnp.asarray, (query, key, value)))
     expected = reference(*inputs(np.float64)[:3], upstream.astype(np.float64))
@@ -66,11 +74,12 @@ def test_nothing_comes_from_another_segment_or_from_padding() -> None:
         assert np.asarray(gradient)[SEGMENTS == 1].all()
 
 
-def test_rows_of_padding_alone_are_finite_with_their_gradients() -> None:
+@pytest.mark.parametrize("kernel", ["reference", "blockwise"])
+def test_rows_of_padding_alone_are_finite_with_their_gradients(kernel: KernelName) -> None:
     arrays = [jnp.asarray(x) for x in inputs()[:3]]
     nothing = jnp.zeros((ROWS, TOKENS), jnp.int32)
     value, gradients = jax.value_and_grad(
-        lambda arrays: jnp.sum(attend(*arrays, nothing, nothing) ** 2)
+        lambda arrays: jnp.sum(attend(*arrays, nothing, nothing, AttentionConfig(kernel)) ** 2)
     )(arrays)
     assert all(np.isfinite(x).all() for x in (value, *gradients))
 
@@ -98,3 +107,19 @@ def test_spread_gives_every_token_the_row_of_its_level() -> None:
     index = jnp.array([[0, 2, 1, 2], [1, 1, 0, 0]])
     expected = jnp.take_along_axis(table, index[..., None], 1)
     np.testing.assert_array_equal(spread(table, index), expected)
+
+
+def test_blockwise_keeps_no_array_of_queries_by_keys() -> None:
+    query, key, value = (jnp.ones((1, 4096, 1, 8)),) * 3
+    ones = jnp.ones((1, 4096), jnp.int32)
+
+    def temporary(kernel: KernelName) -> int:
+        def loss(arrays: tuple[jax.Array, ...]) -> jax.Array:
+            return jnp.sum(attend(*arrays, ones, ones, AttentionConfig(kernel)) ** 2)
+
+        compiled = jax.jit(jax.grad(loss)).lower((query, key, value)).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    scores = 4 * 4096 * 4096
+    assert temporary("reference") > scores
+    assert temporary("blockwise") < scores / 2

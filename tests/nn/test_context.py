@@ -105,9 +105,7 @@ def test_kernels_equal_the_reference(
     monkeypatch.setattr(pl, "pallas_call", interpreted)
     make = functools.partial(kernels.splash.make_splash_mha, interpret=True)
     monkeypatch.setattr(kernels.splash, "make_splash_mha", make)
-    config = AttentionConfig(
-        kernel, between, ulysses, blocks=Blocks(128, 256, 128, 128, "weights", 128, 256, 128)
-    )
+    config = AttentionConfig(kernel, between, ulysses, blocks=blocks)
     mesh = make_mesh(MeshConfig(1, 2, 2, 2))
     found = result(config, mesh, arrays, segments)
     wanted = result(AttentionConfig(), mesh, arrays, segments)

@@ -155,7 +155,7 @@ def test_forward_is_exact(config: DiTConfig, row: Row) -> None:
 
 
 @pytest.mark.parametrize("text", [None, TEXT], ids=["text_given", "text_trained"])
-@pytest.mark.parametrize("remat", ["none", "attention", "full"])
+@pytest.mark.parametrize("remat", ["none", "matmuls", "attention", "full"])
 def test_training_and_what_is_recomputed_are_exact(remat: Remat, text: TextConfig | None) -> None:
     config = dataclasses.replace(DIT, remat=remat)
     found = traced_flops(*training_program(config, ROW, text))
@@ -188,7 +188,7 @@ def test_training_agrees_with_xla() -> None:
     assert xla_flops(*training_program(LARGE, LARGE_ROW, None)) == pytest.approx(counted, rel=0.03)
 
 
-@pytest.mark.parametrize("remat", ["attention", "full"])
+@pytest.mark.parametrize("remat", ["matmuls", "attention", "full"])
 def test_what_is_recomputed_agrees_with_xla(remat: Remat) -> None:
     # In loops, forward and back, which XLA counts as one block. Were they unrolled, XLA would see
     # some of what is computed again, and keep it after all.
@@ -290,7 +290,7 @@ def test_training_is_thrice_forward_less_what_needs_no_gradient() -> None:
     assert train_flops(DIT, ROW, TEXT) == joint
 
 
-@pytest.mark.parametrize("remat", ["none", "attention", "full"])
+@pytest.mark.parametrize("remat", ["none", "matmuls", "attention", "full"])
 @pytest.mark.parametrize("kernel", ["flash", "splash"])
 def test_what_kernels_compute_again_is_exact(
     kernel: KernelName, remat: Remat, monkeypatch: pytest.MonkeyPatch

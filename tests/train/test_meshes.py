@@ -92,6 +92,7 @@ def on_one_device() -> tuple[dict[str, float], list[np.ndarray]]:
         ((1, 2, 4, 1), AttentionConfig(context="ring", ulysses=2), "full"),
         ((1, 2, 2, 2), AttentionConfig(ulysses=2), "none"),
         ((1, 2, 2, 2), AttentionConfig(context="ring"), "none"),
+        ((1, 2, 2, 2), AttentionConfig("blockwise"), "matmuls"),
     ],
     ids=str,
 )

@@ -2,9 +2,10 @@
 name says.
 
 Check: sora compile --experiment dit_14b:p720 --topology v5p:4x4x4
+       (720p, 16 rows x 75,776 tokens: 30.9 of 95 GiB a chip, 16.9 s predicted)
 Run:   sora train --experiment dit_14b --data SET --stage dit --workdir RUN
 
-A minute of 1080p on v5p:4x4x8, predicted: 1.7 hours and 7.5 GiB a device for 20 steps.
+A minute of 1080p on v5p:4x4x8, predicted: 1.5 hours and 7.3 GiB a device for 20 steps.
 Check: sora compile --experiment dit_14b:minute_1080p --topology v5p:4x4x8 --what sample \\
            --clip 1441x1088x1920
 """

@@ -1,7 +1,7 @@
 """Text to video with 30 billion parameters, laid out for TPU v5p:8x8x16.
 
 Check: sora compile --experiment dit_30b:p720 --topology v5p:8x8x16
-       (720p, 256 rows x 75,776 tokens: 54.3 of 95 GiB a chip, 43 s predicted)
+       (720p, 256 rows x 75,776 tokens: 55.6 of 95 GiB a chip, 37 s predicted)
 Run:   sora train --experiment dit_30b --data SET --stage dit --workdir RUN
 """
 

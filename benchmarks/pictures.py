@@ -4,6 +4,7 @@ python -m benchmarks.pictures
 """
 
 import json
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -21,13 +22,15 @@ SECONDS = {
 
 
 def trained() -> dict[str, dict[str, Any]]:
-    """The class of each report on training, by the name of its case."""
+    """The class of each report on training that fits, by the name of its case."""
     paths = {name: FOLDER / f"{name}.json" for name, case in CASES.items() if case.what == "train"}
-    return {
-        name: json.loads(path.read_text())["classes"][0]
-        for name, path in paths.items()
-        if path.exists()
-    }
+    return {name: one(path) for name, path in paths.items() if path.exists() and one(path)["fits"]}
+
+
+def one(path: Path) -> dict[str, Any]:
+    """The only class of a report."""
+    [found] = json.loads(path.read_text())["classes"]
+    return found
 
 
 def gibibytes(found: dict[str, Any]) -> dict[str, float]:
@@ -64,11 +67,11 @@ def main() -> None:
     """Writes time.png and memory.png beside the reports."""
     found = trained()
     seconds = {
-        name: {part: one[key] for part, key in SECONDS.items()} for name, one in found.items()
+        name: {part: each[key] for part, key in SECONDS.items()} for name, each in found.items()
     }
     draw(seconds, "seconds of a step, predicted", {}, "time.png")
-    memory = {name: gibibytes(one) for name, one in found.items()}
-    limits = {name: one["hbm_bytes"] / 2**30 for name, one in found.items()}
+    memory = {name: gibibytes(each) for name, each in found.items()}
+    limits = {name: each["hbm_bytes"] / 2**30 for name, each in found.items()}
     draw(memory, "GiB of a device; the line is all it has", limits, "memory.png")
 
 

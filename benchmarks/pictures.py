@@ -1,6 +1,8 @@
 """Draws time and memory by part of the reports in docs/performance, for docs/performance.md.
 
-python -m benchmarks.pictures
+    python -m benchmarks.pictures
+
+Only steps of training that fit are drawn.
 """
 
 import json

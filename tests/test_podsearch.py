@@ -54,7 +54,7 @@ def test_the_best_is_found_by_one_change_at_a_time() -> None:
     seconds = [one.seconds for one in found]
     assert seconds == sorted(seconds)
     assert len({one.choice for one in found}) == len(found) < 20
-    assert found[-1].choice.remat in ("none", "matmuls")
+    assert {one.choice.remat for one in found[-2:]} == {"none", "matmuls"}
     assert "2.0 GiB too much" in ranking(found)
     for one in found:  # each is a config of this class that `sora compile --set` takes
         shape_class = ShapeClass(16 // one.choice.micro_batches, TOKENS)

@@ -63,9 +63,8 @@ def _logits(
 ) -> Float[Array, "b h q s"]:
     """Scaled dot products in float32, MASKED where a query does not see a key."""
     logits = jnp.einsum("bqhk,bshk->bhqs", query, key, preferred_element_type=jnp.float32)
-    seen = query_segments[:, :, None] == key_segments[:, None, :]
-    seen &= key_segments[:, None, :] != 0
-    return jnp.where(seen[:, None], logits / jnp.sqrt(query.shape[-1]), MASKED)
+    seen = _seen(query_segments, key_segments)
+    return jnp.where(seen, logits / jnp.sqrt(query.shape[-1]), MASKED)
 
 
 def reference_forward(

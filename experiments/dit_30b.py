@@ -8,6 +8,6 @@ Run:   sora train --experiment dit_30b --data SET --stage dit --workdir RUN
 from experiments._transformers import layout
 
 experiment = layout("30b", "p256", fsdp=1024)
-p480 = layout("30b", "p480", fsdp=512, context=2)
-p720 = layout("30b", "p720", fsdp=256, context=4)
-p1080 = layout("30b", "p1080", fsdp=128, context=8)
+p480 = layout("30b", "p480", fsdp=256, context=4)
+p720 = layout("30b", "p720", fsdp=128, context=8)
+p1080 = layout("30b", "p1080", fsdp=64, context=16)

@@ -32,7 +32,7 @@ from sora_jax.sharding.rules import replicated, rows_sharding
 from sora_jax.train.diffusion_loss import diffusion_loss
 from sora_jax.train.loop import Run, TrainConfig
 from sora_jax.train.state import abstract_state, init_state
-from sora_jax.train.step import LossFunction
+from sora_jax.train.step import TrainStep
 from sora_jax.train.vae_losses import vae_loss
 from sora_jax.types import VideoBatch
 
@@ -66,7 +66,7 @@ def vae_run(experiment: Experiment, clips: ClipSet, directory: Path) -> Run:
         steps=steps,
         training=stage.training,
         make_model=functools.partial(make_vae, experiment),
-        loss=vae_loss(stage.loss),
+        step=step_of(stage.training, vae_loss(stage.loss)),
         batches=[abstract_clips(experiment, i, rows[i], mesh) for i in chosen or filled],
         prepare=prepare_clips(experiment, mesh),
         preview=reconstruction_preview(list(np.asarray(shown.video)), float(shown.fps[0])),
@@ -124,7 +124,7 @@ def dit_run(experiment: Experiment, clips: ClipSet, directory: Path) -> Run:
         steps=steps,
         training=stage.training,
         make_model=functools.partial(make_generator, experiment),
-        loss=diffusion_loss(stage.diffusion),
+        step=step_of(stage.training, diffusion_loss(stage.diffusion), list(used)),
         batches=[abstract_batch(experiment, each, mesh) for each in used],
         prepare=prepare,
         preview=sample_preview(preview_sampler, requests),
@@ -147,13 +147,12 @@ def _run(
     steps: Steps,
     training: TrainConfig,
     make_model: Any,
-    loss: LossFunction,
+    step: TrainStep,
     batches: Sequence[Any],
     prepare: Prepare,
     preview: Preview,
 ) -> Run:
     """What both stages share: optimizer, state, keys and what is saved with a checkpoint."""
-    step = step_of(training, loss)
     init_key, step_key = jax.random.split(jax.random.key(experiment.seed))
     key = jax.device_put(step_key, replicated(mesh))
     meta = {

@@ -74,10 +74,10 @@ class Experiment:
 
     def _check_mesh(self) -> None:
         for shape_class in self.data.shape_classes:
-            if shape_class.rows % self._ways:
+            if shape_class.rows % (self._ways * shape_class.parts):
                 raise ConfigError(
                     f"mesh: {shape_class.rows} rows of a batch do not divide over replica x fsdp = "
-                    f"{self._ways}"
+                    f"{self._ways} in {shape_class.parts} parts"
                 )
         if self.dit.heads % self.mesh.tensor:
             raise ConfigError(
@@ -97,8 +97,10 @@ class Experiment:
         run may go on over another mesh, computed in another way to the same numbers, and be sampled
         and scored in other ways."""
         change = dataclasses.replace
+        whole = tuple(change(each, parts=1) for each in self.data.shape_classes)
         return change(
             self,
+            data=change(self.data, shape_classes=whole),
             mesh=MeshConfig(),
             sampling=SamplingConfig(),
             evaluation=EvaluationConfig(),

@@ -23,12 +23,19 @@ from sora_jax.programs import bytes_by_kind, bytes_of, lowered_step
 from sora_jax.sampling_programs import Clip, What, program_of
 from sora_jax.scaling.flops import Row, hardware_flops, train_flops
 from sora_jax.sharding.mesh import make_mesh
+from sora_jax.train.executables import Executables
 
 SCHEDULES = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sora_jax/schedules"
 
 
-def check_class(experiment: Experiment, shape_class: ShapeClass, topology: Topology) -> ClassReport:
-    """What a training step on a class takes on the topology."""
+def check_class(
+    experiment: Experiment,
+    shape_class: ShapeClass,
+    topology: Topology,
+    executables: Executables | None = None,
+) -> ClassReport:
+    """What a training step on a class takes on the topology; its programs are kept among
+    `executables`."""
     mesh = make_mesh(experiment.mesh, topology.devices)
     programs, state = lowered_step(experiment, shape_class, mesh)
     work = _work(experiment, shape_class, bytes_by_kind(state))
@@ -36,7 +43,7 @@ def check_class(experiment: Experiment, shape_class: ShapeClass, topology: Topol
     blocks = experiment.dit.attention.blocks
     return joined(
         [
-            (_check(lowered, each, mesh, blocks, topology), times)
+            (_check(lowered, each, mesh, blocks, topology, executables), times)
             for (lowered, times), each in zip(programs, (work, updates), strict=False)
         ]
     )
@@ -64,7 +71,12 @@ def check_clip(experiment: Experiment, what: What, clip: Clip, topology: Topolog
 
 
 def _check(
-    lowered: jax.stages.Lowered, work: Work, mesh: Mesh, blocks: Blocks | None, topology: Topology
+    lowered: jax.stages.Lowered,
+    work: Work,
+    mesh: Mesh,
+    blocks: Blocks | None,
+    topology: Topology,
+    executables: Executables | None = None,
 ) -> ClassReport:
     """Compiles what was lowered for the topology, and reads what was made of it."""
     devices = len(topology.devices)
@@ -74,6 +86,8 @@ def _check(
         if overflow.space != "hbm":
             raise
         return report_of_overflow(work, topology.chip, devices, overflow.needed, overflow.available)
+    if executables is not None:
+        executables.save(lowered, compilation.compiled)
     cost = cost_of(str(compilation.compiled.as_text()), mesh, topology.chip)
     return report_of(
         work,
@@ -102,6 +116,7 @@ def _work(experiment: Experiment, shape_class: ShapeClass, state_bytes: dict[str
         state_bytes=state_bytes,
         model_flops=rows * train_flops(dit, row, text),
         hardware_flops=rows * hardware_flops(dit, row, text),
+        parts=shape_class.parts,
     )
 
 

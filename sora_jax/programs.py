@@ -1,7 +1,9 @@
 """An experiment's training step, and its programs: one a shape class, lowered without any data."""
 
+import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -21,10 +23,16 @@ from sora_jax.train.step import LossFunction, TrainStep
 from sora_jax.types import LatentBatch, Text
 
 
-def step_of(training: TrainConfig, loss: LossFunction) -> TrainStep:
-    """The update of a stage."""
+def step_of(
+    training: TrainConfig, loss: LossFunction, classes: Sequence[ShapeClass] = ()
+) -> TrainStep:
+    """The update of a stage. `classes`: of token rows, where batches are rows of tokens."""
     optimizer = make_optimizer(training.optimizer, training.steps)
-    return TrainStep(loss, optimizer, training.ema_decay, training.micro_batches)
+    step = TrainStep(loss, optimizer, training.ema_decay, training.micro_batches)
+    if not classes:
+        return step
+    parts = {shape_class.tokens: shape_class.parts for shape_class in classes}
+    return dataclasses.replace(step, parts=lambda batch: parts[batch.segments.shape[1]])
 
 
 def lowered_step(
@@ -34,7 +42,7 @@ def lowered_step(
     compile for `mesh`, whose devices need not exist; and the abstract state, laid out over the
     mesh, that they take. All of a step's micro-batches are of the class."""
     stage = experiment.dit_stage
-    step = step_of(stage.training, diffusion_loss(stage.diffusion))
+    step = step_of(stage.training, diffusion_loss(stage.diffusion), [shape_class])
     with jax.set_mesh(mesh):
         make_model = functools.partial(make_generator, experiment)
         state = abstract_state(make_model, step.optimizer, mesh)

@@ -59,7 +59,7 @@ def demo(*changes: str) -> Experiment:
         (["text.heads=7"], "text.width=64 does not divide by heads=7"),
         (["mesh.tensor=3"], "mesh.tensor=3 does not divide dit.heads=4"),
         (["mesh.context=5"], "mesh.context=5 does not divide the 16 tokens of a shape class"),
-        (["mesh.replica=5"], "mesh: 48 rows of a batch do not divide over replica x fsdp = 5"),
+        (["mesh.replica=5"], "mesh: 48 rows of a batch do not divide over replica x fsdp = 5 in 1"),
         (["vae.widths=(32,)"], "vae: 1 widths but 2 folds; give one per stage"),
         (["vae_stage.buckets='5x32x31',"], "there is no bucket 5x32x31; there are 1x32x32, "),
         (["dit.depht=3"], "no field 'dit.depht'; did you mean 'dit.depth'"),

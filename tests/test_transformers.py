@@ -114,7 +114,7 @@ def test_a_stage_that_is_not_there_is_named() -> None:
 def test_every_class_steps_without_being_made(name: str) -> None:
     experiment: Experiment = load_experiment(name)
     stage = experiment.dit_stage
-    step = step_of(stage.training, diffusion_loss(stage.diffusion))
+    step = step_of(stage.training, diffusion_loss(stage.diffusion), experiment.data.shape_classes)
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     state = abstract_state(functools.partial(make_generator, experiment), step.optimizer, mesh)
     sizes = bytes_by_kind(state)
@@ -125,7 +125,8 @@ def test_every_class_steps_without_being_made(name: str) -> None:
         assert not [axes for axes in names if "vocabulary" in axes]
     for shape_class in experiment.data.shape_classes:
         batch = abstract_batch(experiment, shape_class, mesh)
-        after, metrics = jax.eval_shape(step, state, batch, jax.random.key(0))
+        with jax.set_mesh(mesh):
+            after, metrics = jax.eval_shape(step, state, batch, jax.random.key(0))
         assert metrics["loss"].shape == ()
         shapes = [[leaf.shape for leaf in jax.tree.leaves(tree)] for tree in (state, after)]
         assert shapes[0] == shapes[1]

@@ -32,6 +32,7 @@ from sora_jax.pod.topology import Topology, open_topology
 from sora_jax.podcheck import check_class, check_clip
 from sora_jax.podsearch import ranking, search
 from sora_jax.sampling_programs import Clip, What
+from sora_jax.train.executables import Executables, keep_on_disk
 
 FLAGS = flags.FlagValues()
 EXPERIMENT = flags.DEFINE_string(
@@ -60,7 +61,7 @@ CLIP = flags.DEFINE_string(
 SHAPE_CLASS = flags.DEFINE_string(
     "shape_class",
     "all",
-    "all, or one as ROWSxTOKENS, which need not be declared",
+    "all, or one as ROWSxTOKENS or ROWSxTOKENSxPARTS, which need not be declared",
     flag_values=FLAGS,
 )
 GOLDEN = flags.DEFINE_string(
@@ -75,6 +76,12 @@ SEARCH = flags.DEFINE_boolean(
     "rank meshes, context methods, remat policies and micro-batches for the one --shape_class",
     flag_values=FLAGS,
 )
+EXECUTABLES = flags.DEFINE_string(
+    "executables",
+    None,
+    "directory to keep the programs of training in, for `sora train --executables`",
+    flag_values=FLAGS,
+)
 OUTPUT = flags.DEFINE_string("output", None, "file for the report, as JSON", flag_values=FLAGS)
 
 
@@ -85,6 +92,7 @@ def main(argv: Sequence[str]) -> None:
     for path in filter(None, (OUTPUT.value, GOLDEN.value)):
         if not Path(path).resolve().parent.is_dir():
             raise ConfigError(f"{path}: there is no such directory; make it first")
+    keep_on_disk()
     experiment = load_experiment(EXPERIMENT.value, SET.value)
     topology = open_topology(TOPOLOGY.value, SLICES.value)
     if SEARCH.value:
@@ -149,9 +157,12 @@ def _reports(experiment: Experiment, topology: Topology) -> Iterator[ClassReport
             raise ConfigError(
                 "--clip is for sampling: give --what sample, vae_decode or vae_encode"
             )
+        made = EXECUTABLES.value and Executables(EXECUTABLES.value, topology.devices)
         for shape_class in _chosen(experiment, SHAPE_CLASS.value):
-            yield check_class(experiment, shape_class, topology)
+            yield check_class(experiment, shape_class, topology, made or None)
         return
+    if EXECUTABLES.value is not None:
+        raise ConfigError("--executables is for training: sampling compiles its own")
     if SHAPE_CLASS.value != "all":
         raise ConfigError(f"--shape_class is for training: of --what {what} give the --clip")
     yield check_clip(experiment, what, _clip(experiment, CLIP.value), topology)
@@ -173,10 +184,12 @@ def _chosen(experiment: Experiment, text: str) -> list[ShapeClass]:
     """All classes that buckets use, from the longest down, or the one that `text` says."""
     if text == "all":
         return sorted(set(experiment.classes()), key=lambda each: -each.tokens)
-    rows, times, tokens = text.partition("x")
-    if not (times and rows.isdecimal() and tokens.isdecimal()):
-        raise ConfigError(f"--shape_class {text}: write all, or rows x tokens, such as 16x75776")
-    return [ShapeClass(int(rows), int(tokens))]
+    sizes = text.split("x")
+    if len(sizes) not in (2, 3) or not all(size.isdecimal() for size in sizes):
+        raise ConfigError(
+            f"--shape_class {text}: write all, or rows x tokens, such as 16x75776, and x parts"
+        )
+    return [ShapeClass(*map(int, sizes))]
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from sora_jax.cli.main import run
 from sora_jax.cli.train import train_stage
 from sora_jax.config import fingerprint, load_experiment, to_text
 from sora_jax.data.sources import ClipSet
-from sora_jax.train.programs import keep_on_disk
+from sora_jax.train.executables import keep_on_disk
 
 FLAGS = flags.FlagValues()
 WORKDIR = flags.DEFINE_string(

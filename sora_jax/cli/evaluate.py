@@ -23,7 +23,7 @@ from sora_jax.eval.examples import longest, set_examples
 from sora_jax.eval.report import read_curves, table_text, write_report
 from sora_jax.networks import LoadedRun, load_run, make_sampler
 from sora_jax.sample.video_io import write_json
-from sora_jax.train.programs import keep_on_disk
+from sora_jax.train.executables import keep_on_disk
 
 FLAGS = flags.FlagValues()
 RUN = flags.DEFINE_string("run", None, "directory of a trained run", flag_values=FLAGS)

@@ -28,7 +28,7 @@ from sora_jax.data.transforms import fit, fit_changes
 from sora_jax.networks import LoadedRun, load_run, make_sampler
 from sora_jax.sample.generate import Request
 from sora_jax.sample.video_io import write_samples
-from sora_jax.train.programs import keep_on_disk
+from sora_jax.train.executables import keep_on_disk
 
 Number = TypeVar("Number", int, float)
 

@@ -7,6 +7,7 @@ A run that was stopped, however it was, continues from its newest checkpoint whe
 is given again, and ends in the same state as one that was never stopped.
 """
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +20,8 @@ from sora_jax.config import ConfigError, fingerprint, load_experiment, to_text
 from sora_jax.data.sources import ClipSet
 from sora_jax.experiment import Experiment
 from sora_jax.networks import measure_latents
+from sora_jax.train.executables import Executables, keep_on_disk
 from sora_jax.train.loop import train
-from sora_jax.train.programs import keep_on_disk
 
 FLAGS = flags.FlagValues()
 EXPERIMENT = flags.DEFINE_string(
@@ -34,6 +35,12 @@ STAGE = flags.DEFINE_enum(
     "stage", "vae", ["vae", "dit"], "what to train; dit needs a trained vae", flag_values=FLAGS
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "directory of the run", flag_values=FLAGS)
+EXECUTABLES = flags.DEFINE_string(
+    "executables",
+    None,
+    "directory of programs that `sora compile --executables` made",
+    flag_values=FLAGS,
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -46,13 +53,24 @@ def main(argv: Sequence[str]) -> None:
     clips = ClipSet(DATA.value)
     directory = Path(WORKDIR.value)
     open_directory(experiment, clips, directory)
-    train_stage(experiment, clips, directory, STAGE.value)
+    train_stage(experiment, clips, directory, STAGE.value, EXECUTABLES.value)
 
 
-def train_stage(experiment: Experiment, clips: ClipSet, directory: Path, stage: str) -> None:
-    """Trains a stage to its end; after the autoencoder, measures its latents."""
+def train_stage(
+    experiment: Experiment,
+    clips: ClipSet,
+    directory: Path,
+    stage: str,
+    executables: str | None = None,
+) -> None:
+    """Trains a stage to its end; after the autoencoder, measures its latents. `executables`: the
+    directory of programs made beforehand."""
     make_run = vae_run if stage == "vae" else dit_run
-    train(make_run(experiment, clips, directory))
+    made_run = make_run(experiment, clips, directory)
+    if executables is not None:
+        made = Executables(executables, list(made_run.mesh.devices.flat))
+        made_run = dataclasses.replace(made_run, executables=made)
+    train(made_run)
     if stage == "vae":
         measure_latents(experiment, clips, directory)
 

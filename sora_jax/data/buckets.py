@@ -35,10 +35,14 @@ class ShapeClass:
 
     rows: int  # of the global batch, over all devices
     tokens: int  # per row; a bucket with fewer is padded
+    parts: int = 1  # turns that the step takes them in, of as many rows each, to save memory
 
     def __post_init__(self) -> None:
-        if min(self.rows, self.tokens) < 1:
-            raise ConfigError(f"shape class {self.rows} rows x {self.tokens} tokens: not positive")
+        if min(self.rows, self.tokens, self.parts) < 1:
+            raise ConfigError(
+                f"shape class {self.rows} rows x {self.tokens} tokens in {self.parts} parts: not "
+                "positive"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,6 +19,7 @@ BLOCKS = (1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1)  # tokens that a kernel h
 MOST_ROUNDING = 0.015  # share of a row added for whole blocks
 MOST_UNEQUAL = 1.3  # cost of the dearest class beside the cheapest
 MOST_MULTIPLES = 64
+MORE_PARTS = 4  # than the fewest, tried for a number of rows nearer to the wanted one
 
 
 def picture_sizes(tokens: int, ratios: Sequence[float] = ASPECT_RATIOS) -> list[tuple[int, int]]:
@@ -88,7 +89,8 @@ def equal_classes(
     lengths: Sequence[int], *, ways: int, context: int, cost: Callable[[int], float]
 ) -> tuple[ShapeClass, ...]:
     """A shape class for each length of row, with as many rows that a step of any costs the same
-    within 1.3, and with the longest as few rows as that allows.
+    within 1.3, in parts of no more tokens than one row of the longest has, so that what fits it
+    fits all; and with the longest as few rows as that allows.
 
     Args:
         lengths: tokens a row; repeated ones share a class.
@@ -99,9 +101,18 @@ def equal_classes(
     rounded = sorted({aligned(length, context) for length in lengths})
     costs = [cost(length) for length in rounded]
     for most_rows in range(1, MOST_MULTIPLES):
-        budget = most_rows * costs[-1]
-        rows = [max(1, round(budget / each)) for each in costs]
-        spent = [count * each for count, each in zip(rows, costs, strict=True)]
+        classes = []
+        for length, each in zip(rounded, costs, strict=True):
+            parts, rows = _in_parts(most_rows * costs[-1] / each, rounded[-1] // length)
+            classes.append(ShapeClass(ways * parts * rows, length, parts))
+        spent = [one.rows * each for one, each in zip(classes, costs, strict=True)]
         if max(spent) <= MOST_UNEQUAL * min(spent):
-            return tuple(ShapeClass(ways * r, n) for r, n in zip(rows, rounded, strict=True))
+            return tuple(classes)
     raise ConfigError(f"no numbers of rows make steps of {rounded} tokens cost about the same")
+
+
+def _in_parts(rows: float, most: int) -> tuple[int, int]:
+    """Parts, and rows of each, at most `most`, that come nearest to so many rows in few parts."""
+    fewest = math.ceil(max(1, round(rows)) / most)
+    choices = [(p, max(1, min(most, round(rows / p)))) for p in range(fewest, fewest + MORE_PARTS)]
+    return min(choices, key=lambda choice: abs(math.log(choice[0] * choice[1] / rows)))

@@ -23,7 +23,7 @@ GIBIBYTE = 2**30
 class Work:
     """What a step was asked to do, counted by hand; FLOPs are of the whole step, on all devices.
 
-    `runs`: how often a clip needs it, where it is a chunk of one.
+    `runs`: how often a clip needs it, where it is a chunk of one. `parts`: turns of the rows.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Work:
     model_flops: float
     hardware_flops: float
     runs: int = 1
+    parts: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +53,7 @@ class ClassReport:
     fits: bool
     model_flops_per_chip: float
     hardware_flops_per_chip: float
+    parts: int = 1  # turns that a training step takes its rows in
     runs: int = 1  # of the program, for a batch of clips; all other figures are of one
     matmul_seconds: float | None = None
     other_seconds: float | None = None
@@ -192,6 +194,7 @@ def _basics(work: Work, chip: Chip, devices: int) -> dict[str, Any]:
         "hbm_bytes": chip.hbm_bytes,
         "model_flops_per_chip": work.model_flops / chips,
         "hardware_flops_per_chip": work.hardware_flops / chips,
+        "parts": work.parts,
         "runs": work.runs,
     }
 
@@ -204,7 +207,8 @@ def table(report: ClassReport) -> str:
     """Lines to read."""
     memory = ", ".join(f"{kind} {_gib(size)}" for kind, size in report.state_bytes.items())
     lines = [
-        f"{report.name}: {report.rows} rows x {report.tokens} tokens",
+        f"{report.name}: {report.rows} rows x {report.tokens} tokens"
+        + (f" in {report.parts} parts" if report.parts > 1 else ""),
         f"  memory    {_gib(report.peak_bytes)} of {_gib(report.hbm_bytes)} GiB a device: "
         f"{memory}, "
         f"the rest {_gib(report.temporary_bytes or 0)}"

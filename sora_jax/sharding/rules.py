@@ -100,13 +100,6 @@ def free_axes(mesh: Mesh | AbstractMesh) -> tuple[str, ...]:
     return tuple(name for name in mesh.axis_names if name not in getattr(mesh, "manual_axes", ()))
 
 
-def whole_rows(rows: int) -> int:
-    """Rows of the whole batch, of which a `shard_map` around may show a device's share, `rows`."""
-    mesh = jax.sharding.get_abstract_mesh()
-    taken = [name for name in _names(RULES.rows) if name not in free_axes(mesh)]
-    return rows * math.prod(mesh.shape.get(name, 1) for name in taken)
-
-
 def _left(axis: MeshAxes, mesh: Mesh | AbstractMesh) -> MeshAxes:
     names = tuple(name for name in _names(axis) if name in free_axes(mesh))
     return names[0] if len(names) == 1 else names or None
@@ -116,6 +109,19 @@ def ways_of(logical: str) -> int:
     """Over how many devices the mesh that is set splits an axis; one outside a mesh."""
     mesh = jax.sharding.get_abstract_mesh()
     return 1 if mesh.empty else _ways(getattr(RULES, logical), mesh)
+
+
+def rows_in_parts(x: jax.Array, parts: int) -> jax.Array:
+    """[b ...] as [p b/p ...], where every device has as many of its rows in each part, so that none
+    moves. Raises ConfigError if a device's rows do not divide into so many parts."""
+    mesh = jax.sharding.get_abstract_mesh()
+    rows, *rest = x.shape
+    ways = 1 if mesh.empty else _ways(_left(RULES.rows, mesh), mesh)
+    each, left = divmod(rows, ways * parts)
+    if left:
+        raise ConfigError(f"{rows} rows on {ways} devices do not divide into {parts} parts")
+    by_part = x.reshape(ways, parts, each, *rest).swapaxes(0, 1)
+    return constrain(by_part.reshape(parts, ways * each, *rest), None, "rows", *[None] * len(rest))
 
 
 def _ways(axis: MeshAxes, mesh: Mesh | AbstractMesh) -> int:

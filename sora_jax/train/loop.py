@@ -13,6 +13,7 @@ from jaxtyping import PRNGKeyArray
 
 from sora_jax.checkpoints import CheckpointError, Checkpoints
 from sora_jax.config import ConfigError, UserError
+from sora_jax.train.executables import Executables
 from sora_jax.train.metrics import MetricWriter
 from sora_jax.train.optimizer import OptimizerConfig
 from sora_jax.train.programs import Update
@@ -81,6 +82,7 @@ class Run:
     abstract: Callable[[], TrainState]
     meta: Mapping[str, Any]
     evaluators: Sequence[Evaluator] = ()
+    executables: Executables | None = None  # made before the launch
 
 
 def train(run: Run) -> TrainState:
@@ -127,8 +129,11 @@ def _steps(
 ) -> TrainState:
     """The loop. Metrics of a step are read while the next one runs, so the host never waits."""
     config = run.config
-    update = Update(run.step, state, run.batches, run.key)
-    print(f"{run.name}: {update.count} programs ready in {update.seconds:.1f} s", flush=True)
+    update = Update(run.step, state, run.batches, run.key, run.executables)
+    loaded = f", {run.executables.loaded} of them made beforehand" if run.executables else ""
+    print(
+        f"{run.name}: {update.count} programs ready in {update.seconds:.1f} s{loaded}", flush=True
+    )
     waiting: list[tuple[int, dict[str, Any], int]] = []
     tokens, first, batches = 0, int(state.step), _prepared(run)
     for step in range(first + 1, config.steps + 1):

@@ -6,7 +6,6 @@ import ctypes
 import os
 import time
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,11 +14,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import PRNGKeyArray
 
 from sora_jax.errors import UserError
+from sora_jax.train.executables import Executables
 from sora_jax.train.state import TrainState
 from sora_jax.train.step import Metrics, Sums, TrainStep
-
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sora_jax/programs"
-WORTH_KEEPING = 0.2  # seconds of compilation
 
 
 class ShapeError(UserError):
@@ -29,12 +26,18 @@ class ShapeError(UserError):
 class Programs:
     """One function, compiled for every shape of batch that it will meet and for no other."""
 
-    def __init__(self, name: str, lowered: Iterable[tuple[Any, jax.stages.Lowered]]):
-        """Compiles in parallel what was lowered for each of some batches, which may be abstract."""
+    def __init__(
+        self,
+        name: str,
+        lowered: Iterable[tuple[Any, jax.stages.Lowered]],
+        executables: Executables | None = None,
+    ):
+        """Compiles in parallel what was lowered for each of some batches, which may be abstract;
+        or loads it, where it is among `executables`."""
         self._name = name
         by_shapes = {_shapes(batch): each for batch, each in lowered}
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            compiled = pool.map(lambda each: each.compile(), by_shapes.values())
+            compiled = pool.map(lambda each: _compiled(each, executables), by_shapes.values())
             self._compiled = dict(zip(by_shapes, compiled, strict=True))
         _return_free_memory()
 
@@ -106,17 +109,24 @@ class Update:
     closes the step where micro-batches are accumulated."""
 
     def __init__(
-        self, step: TrainStep, state: TrainState, batches: Sequence[Any], key: PRNGKeyArray
+        self,
+        step: TrainStep,
+        state: TrainState,
+        batches: Sequence[Any],
+        key: PRNGKeyArray,
+        executables: Executables | None = None,
     ):
         """Compiles for states laid out like `state`; it and the batches may be abstract."""
         start = time.perf_counter()
         self._programs = Programs(
-            "the step", [(batch, lower_step(step, state, batch, key)) for batch in batches]
+            "the step",
+            [(batch, lower_step(step, state, batch, key)) for batch in batches],
+            executables,
         )
         self._close: jax.stages.Compiled | None = None
         self._sums: Sums | None = None
         if step.micro_batches > 1:
-            self._close = lower_close(step, state, batches[0], key).compile()
+            self._close = _compiled(lower_close(step, state, batches[0], key), executables)
             self._sums = _zeros(abstract_sums(step, state, batches[0], key))
         self.count = len(self._programs) + (self._close is not None)
         self.seconds = time.perf_counter() - start
@@ -138,12 +148,9 @@ class Update:
         return state, metrics
 
 
-def keep_on_disk() -> None:
-    """Has programs kept from one start of a process to the next, under ~/.cache unless jax is told
-    of another place (JAX_COMPILATION_CACHE_DIR, which may be gs://)."""
-    if jax.config.values["jax_compilation_cache_dir"] is None:
-        jax.config.update("jax_compilation_cache_dir", str(CACHE))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", WORTH_KEEPING)
+def _compiled(lowered: jax.stages.Lowered, executables: Executables | None) -> jax.stages.Compiled:
+    loaded = executables.load(lowered) if executables else None
+    return loaded or lowered.compile()
 
 
 def _return_free_memory() -> None:

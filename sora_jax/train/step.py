@@ -10,6 +10,7 @@ import optax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from sora_jax.sharding.rules import rows_in_parts
 from sora_jax.train.state import TrainState
 
 Metrics = dict[str, Float[Array, ""]]
@@ -26,54 +27,87 @@ class Sums:
     metrics: dict[str, Float[Array, " replica"]]
 
 
+def _whole(batch: Any) -> int:
+    return 1
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainStep:
     """What an update is, apart from what it is made on.
 
     `micro_batches` of a step may have different shapes; each counts the same, whatever its rows.
+    `parts` says of a batch in how many turns its gradients are computed, so that only the
+    activations of one are held; `loss` must be a mean over rows.
     """
 
     loss: LossFunction
     optimizer: optax.GradientTransformation
     ema_decay: float
     micro_batches: int = 1
+    parts: Callable[[Any], int] = _whole
 
     def __call__(
         self, state: TrainState, batch: Any, key: PRNGKeyArray
     ) -> tuple[TrainState, Metrics]:
         """One update on one batch. `key` is the run's; randomness follows the step and the
         examples."""
-        gradients, metrics = self.gradients(state.model, batch, _key_of(key, state))
+        if self.parts(batch) == 1:
+            gradients, metrics = self.gradients(state.model, batch, _key_of(key, state))
+        else:
+            sums = self._of_replicas(state, batch, key)
+            gradients, metrics = _mean_of_replicas(sums)
         return self._updated(state, gradients, metrics)
 
     def add(self, state: TrainState, sums: Sums, batch: Any, key: PRNGKeyArray) -> Sums:
         """The sums with a micro-batch more; every replica adds up its own rows alone."""
-
-        def of_a_replica(model: Any, sums: Sums, batch: Any, key: PRNGKeyArray) -> Sums:
-            one = Sums(*self.gradients(model, batch, key))
-            return jax.tree.map(lambda total, new: total + new[None], sums, one)
-
-        split, whole = PartitionSpec("replica"), PartitionSpec()
-        add = jax.shard_map(
-            of_a_replica,
-            in_specs=(whole, split, split, whole),
-            out_specs=split,
-            axis_names={"replica"},
-            check_vma=False,
-        )
-        return add(state.model, sums, batch, _key_of(key, state))
+        return jax.tree.map(jnp.add, sums, self._of_replicas(state, batch, key))
 
     def close(self, state: TrainState, sums: Sums) -> tuple[TrainState, Sums, Metrics]:
         """The update on all micro-batches of the step, and sums to begin the next with."""
-        mean = jax.tree.map(lambda total: jnp.mean(total, 0) / self.micro_batches, sums)
-        state, metrics = self._updated(state, mean.gradients, mean.metrics)
+        mean = jax.tree.map(lambda total: total / self.micro_batches, _mean_of_replicas(sums))
+        state, metrics = self._updated(state, *mean)
         return state, jax.tree.map(jnp.zeros_like, sums), metrics
 
     def gradients(self, model: Any, batch: Any, key: PRNGKeyArray) -> tuple[Any, Metrics]:
         """Gradients of the loss, and the metrics with it among them."""
+        parts = self.parts(batch)
+        if parts == 1:
+            return self._gradients(model, batch, key)
+        leaves, batch_of = jax.tree.flatten(batch)
+
+        def of_part(leaves: list[Any]) -> tuple[Any, Metrics]:
+            return self._gradients(model, jax.tree.unflatten(batch_of, leaves), key)
+
+        def add(total: Any, leaves: list[Any]) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, of_part(leaves)), None
+
+        turns = [rows_in_parts(leaf, parts) for leaf in leaves]
+        shapes = jax.eval_shape(of_part, [turn[0] for turn in turns])
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        total, _ = jax.lax.scan(add, zeros, turns)
+        return jax.tree.map(lambda leaf: leaf / parts, total)
+
+    def _gradients(self, model: Any, batch: Any, key: PRNGKeyArray) -> tuple[Any, Metrics]:
         grad = jax.value_and_grad(self.loss, has_aux=True)
         (loss, metrics), gradients = grad(model, batch, key)
         return gradients, {"loss": loss, **metrics}
+
+    def _of_replicas(self, state: TrainState, batch: Any, key: PRNGKeyArray) -> Sums:
+        """What a batch adds: every replica's own rows alone, so that nothing passes between."""
+
+        def of_a_replica(model: Any, batch: Any, key: PRNGKeyArray) -> Sums:
+            one = Sums(*self.gradients(model, batch, key))
+            return jax.tree.map(lambda new: new[None], one)
+
+        split, whole = PartitionSpec("replica"), PartitionSpec()
+        sums = jax.shard_map(
+            of_a_replica,
+            in_specs=(whole, split, whole),
+            out_specs=split,
+            axis_names={"replica"},
+            check_vma=False,
+        )
+        return sums(state.model, batch, _key_of(key, state))
 
     def _updated(
         self, state: TrainState, gradients: Any, metrics: Metrics
@@ -89,6 +123,11 @@ class TrainStep:
             "update_norm": optax.tree.norm(updates),
         }
         return TrainState(state.step + 1, model, ema, opt_state), {**metrics, **norms}
+
+
+def _mean_of_replicas(sums: Sums) -> tuple[Any, Metrics]:
+    mean = jax.tree.map(lambda total: jnp.mean(total, 0), sums)
+    return mean.gradients, mean.metrics
 
 
 def _key_of(key: PRNGKeyArray, state: TrainState) -> PRNGKeyArray:

@@ -58,22 +58,25 @@ def test_a_step_is_compiled_and_its_collectives_are_as_they_were(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("micro_batches", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "shape_class", "micro_batches"),
+    [("1", "8x1024", 1), ("2", "8x1024", 2), ("parts", "16x1024x2", 1)],
+)
 def test_between_slices_only_gradients_move(
-    tmp_path: Path, update_golden: bool, micro_batches: int
+    tmp_path: Path, update_golden: bool, name: str, shape_class: str, micro_batches: int
 ) -> None:
-    """Once a step, of however many micro-batches."""
+    """Once a step, of however many micro-batches or parts."""
     output = tmp_path / "report.json"
     done = sora_compile(
         "--experiment=dit_30m:p720_on_2_slices",
         "--topology=v5p:2x2x1",
         "--slices=2",
-        "--shape_class=8x1024",
+        f"--shape_class={shape_class}",
         "--set=dit.depth=3",
         "--set=text.depth=1",
         f"--set=dit_stage.training.micro_batches={micro_batches}",
         f"--output={output}",
-        *golden_of(f"pod_dit_30m_2_slices_{micro_batches}.json", update_golden),
+        *golden_of(f"pod_dit_30m_2_slices_{name}.json", update_golden),
     )
     assert done.returncode == 0, done.stderr
     [found] = json.loads(output.read_text())["classes"]

@@ -24,9 +24,11 @@ from sora_jax.config import load_experiment
 from sora_jax.data.sources import ClipSet
 from sora_jax.experiment import Experiment
 from sora_jax.networks import load_run, make_generator, make_vae
+from sora_jax.programs import lowered_step
 from sora_jax.sharding.mesh import MeshConfig
 from sora_jax.train.loop import train
 from sora_jax.train.optimizer import make_optimizer
+from sora_jax.train.programs import lower_step
 from sora_jax.train.state import abstract_state
 from tests.tiny import one_device_mesh
 
@@ -51,7 +53,7 @@ def experiment() -> Experiment:
         name="killed",
         data=DataConfig(
             buckets=(Bucket(1, 16, 16), Bucket(5, 16, 16), Bucket(5, 16, 24)),
-            shape_classes=(ShapeClass(8, 4), ShapeClass(4, 12)),
+            shape_classes=(ShapeClass(8, 4, parts=2), ShapeClass(4, 12)),
             text_length=8,
             vocabulary_size=48,
         ),
@@ -86,7 +88,7 @@ def resume(given: tuple[Path, Path], directory: Path, stage: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Whole:
-    """A run whose stages nothing stopped, and the batches its second step was compiled for."""
+    """A run whose stages nothing stopped, and the batches its second loss was compiled for."""
 
     directory: Path
     compiled: list[tuple[int, ...]]
@@ -99,7 +101,7 @@ def whole(given: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) ->
     resume(given, directory, "vae")
     run = dit_run(load_experiment(str(given[0])), ClipSet(given[1]), directory)
 
-    def loss(model: Any, batch: Any, key: Any) -> Any:  # called once for each program
+    def loss(model: Any, batch: Any, key: Any) -> Any:
         compiled.append(batch.latents.shape)
         return run.step.loss(model, batch, key)
 
@@ -177,8 +179,24 @@ def test_a_killed_run_continues_to_the_same_bits(
     assert (directory / measured).read_text() == (whole.directory / measured).read_text()
 
 
-def test_the_step_is_compiled_once_a_shape_class(whole: Whole) -> None:
-    assert sorted(whole.compiled) == [(4, 12, 16), (8, 4, 16)]
+def test_the_step_is_traced_for_each_shape_class_and_no_other(whole: Whole) -> None:
+    """The class in two parts by each replica for itself."""
+    assert set(whole.compiled) == {(4, 12, 16), (2, 4, 16)}
+
+
+def test_sora_compile_makes_the_programs_of_a_run(given: tuple[Path, Path], whole: Whole) -> None:
+    """To the letter, so that a run finds those that were made before it."""
+    experiment = load_experiment(str(given[0]))
+    run = dit_run(experiment, ClipSet(given[1]), whole.directory)
+    found, made = set(), set()
+    with jax.set_mesh(run.mesh):
+        state = run.init()
+        for batch, shape_class in zip(run.batches, experiment.data.shape_classes, strict=True):
+            found.add(lower_step(run.step, state, batch, run.key).as_text())
+            [(lowered, _)], _ = lowered_step(experiment, shape_class, run.mesh)
+            made.add(lowered.as_text())
+    assert len(found) == 2
+    assert found == made
 
 
 def test_a_directory_of_another_config_is_refused(given: tuple[Path, Path], whole: Whole) -> None:

@@ -66,4 +66,17 @@ def test_nine_shapes_three_resolutions_and_five_durations_need_eight_programs() 
         assert sum(waste) / len(waste) <= 0.04
     spent = [each.rows * cost(each.tokens) for each in classes]
     assert max(spent) <= 1.3 * min(spent)
-    assert all(each.rows % 64 == 0 for each in classes)
+    assert all(each.rows % (64 * each.parts) == 0 for each in classes)
+
+
+def test_no_part_of_a_class_holds_more_tokens_than_the_longest_row() -> None:
+    lengths = [900, 3600, 18_900, 57_600, 75_600, 230_400]
+    for ways, context in ((1, 1), (16, 4)):
+        classes = equal_classes(lengths, ways=ways, context=context, cost=cost)
+        assert classes[-1].rows == ways * classes[-1].parts
+        assert classes[0].parts > 1
+        for each in classes:
+            of_a_part = each.rows // (ways * each.parts)
+            assert of_a_part * each.tokens <= classes[-1].tokens
+            fewest = math.ceil(each.rows // ways / (classes[-1].tokens // each.tokens))
+            assert each.parts <= fewest + 3

@@ -3,6 +3,7 @@ memory."""
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
@@ -39,9 +40,12 @@ def make_generator(config: DiTConfig, rngs: nnx.Rngs) -> Generator:
     return generator
 
 
-def updated(config: DiTConfig, mesh: Mesh) -> tuple[dict[str, float], list[np.ndarray]]:
+def updated(
+    config: DiTConfig, mesh: Mesh, parts: int = 1
+) -> tuple[dict[str, float], list[np.ndarray]]:
     """Metrics of one step, and the gradients: what plain descent at a rate of 1 took away."""
-    step = TrainStep(diffusion_loss(DiffusionConfig()), optax.sgd(1.0), ema_decay=0.9)
+    loss = diffusion_loss(DiffusionConfig())
+    step = TrainStep(loss, optax.sgd(1.0), ema_decay=0.9, parts=lambda batch: parts)
     make = functools.partial(make_generator, config)
     with jax.set_mesh(mesh):
         state = init_state(make, step.optimizer, jax.random.key(0), mesh)
@@ -101,3 +105,13 @@ def test_gradients_are_the_same_on_every_mesh(
 ) -> None:
     config = dataclasses.replace(DIT, attention=attention, remat=remat)
     check_equal(updated(config, make_mesh(MeshConfig(*sizes))), on_one_device())
+
+
+@pytest.mark.parametrize(
+    ("sizes", "parts"), [((1, 1, 1, 1), 4), ((1, 2, 4, 1), 4), ((2, 2, 2, 1), 2), ((8, 1, 1, 1), 1)]
+)
+def test_a_batch_in_parts_gives_the_gradients_of_the_whole(
+    sizes: tuple[int, int, int, int], parts: int
+) -> None:
+    mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: math.prod(sizes)])
+    check_equal(updated(dataclasses.replace(DIT, remat="attention"), mesh, parts), on_one_device())

@@ -51,6 +51,12 @@ CASES = {
     "v5p_512_720p": Case("dit_14b:p720_on_512", "v5p:8x8x8", "128x75776"),
     "v5p_1024_720p": Case("dit_14b:p720_on_1024", "v5p:8x8x16", "256x75776"),
     "v5p_64_480p": Case("dit_14b", "v5p:4x4x4", "64x32768"),
+    **{
+        f"v5p_64_720p_{policy}": Case(
+            "dit_14b:p720", "v5p:4x4x4", "16x75776", changes=(f"dit.remat={policy}",)
+        )
+        for policy in ("none", "matmuls", "offload", "full")
+    },
     "v6e_256_720p": Case("dit_14b:p720_on_256", "v6e:16x16", "64x75776"),
     "tpu7x_64_720p": Case("dit_14b:p720_on_128", "tpu7x:4x4x4", "32x75776"),
     "30m_v5p_4_720p": Case("dit_30m:p720", "v5p:2x2x1", "36x75776x3"),

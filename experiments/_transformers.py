@@ -89,7 +89,13 @@ def transformer(
         attention=AttentionConfig(kernel="flash"),
     )
     if text is None:
-        text = TextConfig(depth=size.text_depth, width=size.text_width, heads=size.text_width // 64)
+        text = TextConfig(
+            depth=size.text_depth,
+            width=size.text_width,
+            heads=size.text_width // 64,
+            compute="bfloat16",
+            recompute=True,
+        )
     coarse = "" if cell == 8 else f"_{cell}x{cell}"
     return Experiment(
         name=f"dit_{size_name}_{stage_name}{coarse}" + ("_given" if text is GIVEN else ""),

@@ -105,6 +105,7 @@ class Experiment:
             sampling=SamplingConfig(),
             evaluation=EvaluationConfig(),
             vae=change(self.vae, convolution="direct"),
+            text=change(self.text, recompute=False),
             dit=change(self.dit, unroll=False, remat="none", attention=AttentionConfig()),
             dit_stage=change(self.dit_stage, encode_once=False),
         )

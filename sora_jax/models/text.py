@@ -17,6 +17,7 @@ from sora_jax.config import ConfigError
 from sora_jax.nn.flash_kernels import MASKED
 from sora_jax.nn.layers import Linear, RMSNorm
 from sora_jax.nn.stack import apply_stack, stack
+from sora_jax.sharding.rules import caption_axis, constrain
 from sora_jax.types import Text
 
 NUM_BUCKETS, MAX_DISTANCE = 32, 128  # of relative positions, as T5 has them
@@ -29,12 +30,17 @@ class TextConfig:
 
     "encoder": from token ids, by an encoder of so many blocks and heads that is trained along.
     "given": with the batch, made beforehand; then there is no vocabulary and no encoder.
+
+    `recompute`: the backward pass computes the inside of blocks again; batches of many short clips
+    hold as many captions.
     """
 
     depth: int = 2
     width: int = 128
     heads: int = 4
     source: Literal["encoder", "given"] = "encoder"
+    compute: Literal["float32", "bfloat16"] = "float32"
+    recompute: bool = False
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -100,6 +106,7 @@ class TextEncoder(nnx.Module):
     """T5-style encoder (arXiv:1910.10683) without dropout; id 0 is padding."""
 
     def __init__(self, config: TextConfig, vocabulary: int, *, rngs: nnx.Rngs):
+        self.config = config
         table = jax.random.normal(rngs.params(), (vocabulary, config.width))
         self.embedding = nnx.Param(table, axes=("vocabulary", "embed"))
         bias = 0.1 * jax.random.normal(rngs.params(), (NUM_BUCKETS, config.heads))
@@ -108,10 +115,16 @@ class TextEncoder(nnx.Module):
         self.norm = RMSNorm(config.width)
 
     def __call__(self, ids: Int[Array, "b l"]) -> Text:
-        """Embeddings of one caption a row, as segment 1."""
+        """Embeddings of one caption a row, as segment 1.
+
+        Captions are split over all devices that share their rows, where there are enough.
+        """
         present = ids != 0
+        axis = caption_axis(len(ids))
         bias = self.position_bias[...][relative_buckets(ids.shape[1])]
         bias = jnp.where(present[:, None, None], rearrange(bias, "q s h -> 1 h q s"), MASKED)
-        x = self.embedding[...][ids]
-        x = apply_stack(self.blocks, x, bias, remat="none", unroll=True)
-        return Text(embeddings=self.norm(x), segments=present.astype(jnp.int32))
+        x = constrain(self.embedding[...][ids].astype(self.config.compute), axis, None, None)
+        again = self.config.recompute
+        x = apply_stack(self.blocks, x, bias, remat="full" if again else "none", unroll=not again)
+        x = constrain(self.norm(x), "rows", None, None)
+        return Text(embeddings=x, segments=present.astype(jnp.int32))

@@ -108,7 +108,8 @@ def train_flops(config: DiTConfig, row: Row, text: TextConfig | None = None) -> 
 
 
 def hardware_flops(config: DiTConfig, row: Row, text: TextConfig | None = None) -> int:
-    """`train_flops`, and what `config.remat` and the attention kernel compute again.
+    """`train_flops`, and what `config.remat`, the attention kernel and the encoder's blocks compute
+    again.
 
     As the loop over blocks computes; in an unrolled one XLA may find equal matmuls and keep one.
     Not counted: what kernels pad to their blocks or skip as padding, and the scores that a ring of
@@ -116,6 +117,9 @@ def hardware_flops(config: DiTConfig, row: Row, text: TextConfig | None = None) 
     """
     trained = text is not None and text.source == "encoder"
     again = sum(m.forward * m.again for m in _matmuls(config, row, text_trained=trained))
+    if text is not None and trained and text.recompute:
+        last = text.depth * 2 * row.text_tokens * 2 * text.width**2  # whose result no other needs
+        again += text_flops(text, row.text_tokens) - last
     return train_flops(config, row, text) + again
 
 

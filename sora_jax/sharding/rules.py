@@ -21,6 +21,7 @@ class ShardingRules:
 
     rows: MeshAxes = ("replica", "fsdp")  # of a batch
     tokens: MeshAxes = "context"
+    captions: MeshAxes = ("replica", "fsdp", "context")  # rows, where they are encoded
     clips: MeshAxes = "replica"  # of a batch whose pictures are split, over a picture_mesh
     height: MeshAxes = "fsdp"  # of these pictures
     width: MeshAxes = "context"
@@ -109,6 +110,13 @@ def ways_of(logical: str) -> int:
     """Over how many devices the mesh that is set splits an axis; one outside a mesh."""
     mesh = jax.sharding.get_abstract_mesh()
     return 1 if mesh.empty else _ways(getattr(RULES, logical), mesh)
+
+
+def caption_axis(rows: int) -> str:
+    """Logical axis of so many captions: `captions` if the mesh that is set divides them."""
+    mesh = jax.sharding.get_abstract_mesh()
+    whole = mesh.empty or rows % _ways(_left(RULES.captions, mesh), mesh)
+    return "rows" if whole else "captions"
 
 
 def rows_in_parts(x: jax.Array, parts: int) -> jax.Array:

@@ -18,6 +18,15 @@ from sora_jax.train.executables import Executables
 from sora_jax.train.state import TrainState
 from sora_jax.train.step import Metrics, Sums, TrainStep
 
+# Of XLA, by platform. On CPU: matmuls by Eigen, not by YNNPACK, and what waits for nothing at once.
+# A step of 30 million parameters takes 0.86 of the time.
+OPTIONS: dict[str, dict[str, str | bool]] = {
+    "cpu": {
+        "xla_cpu_experimental_ynn_fusion_type": "",
+        "xla_cpu_enable_concurrency_optimized_scheduler": True,
+    }
+}
+
 
 class ShapeError(UserError):
     """A batch has a shape that no program was compiled for."""
@@ -150,7 +159,7 @@ class Update:
 
 def _compiled(lowered: jax.stages.Lowered, executables: Executables | None) -> jax.stages.Compiled:
     loaded = executables.load(lowered) if executables else None
-    return loaded or lowered.compile()
+    return loaded or lowered.compile(OPTIONS.get(jax.default_backend()))
 
 
 def _return_free_memory() -> None:

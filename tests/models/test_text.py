@@ -1,9 +1,12 @@
 """The text encoder: padding is not there, order is; other embeddings go in by the same door."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from sora_jax.config import ConfigError
 from sora_jax.diffusion.conditioning import layout_of, noise_field
@@ -82,6 +85,26 @@ def test_precomputed_embeddings_go_through_the_same_call() -> None:
     expected = apply(model, batch.latents, layout, own)
     present = np.asarray(batch.segments) != 0
     np.testing.assert_allclose(found[present], expected[present], rtol=1e-4, atol=1e-5)
+
+
+def test_blocks_that_are_computed_again_give_the_same_gradients() -> None:
+    again = TextEncoder(dataclasses.replace(TEXT, recompute=True), VOCABULARY, rngs=nnx.Rngs(0))
+    nnx.update(again, nnx.state(ENCODER))
+
+    def loss(encoder: TextEncoder) -> jax.Array:
+        return jnp.mean(encoder(IDS).embeddings ** 3)
+
+    found, expected = (jax.jit(jax.grad(loss))(encoder) for encoder in (again, ENCODER))
+    for gradient, right in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        np.testing.assert_allclose(gradient, right, rtol=1e-4, atol=1e-6)
+
+
+def test_an_encoder_in_bfloat16_says_nearly_the_same() -> None:
+    half = TextEncoder(dataclasses.replace(TEXT, compute="bfloat16"), VOCABULARY, rngs=nnx.Rngs(0))
+    nnx.update(half, nnx.state(ENCODER))
+    found, expected = half(IDS).embeddings, encode(IDS).embeddings
+    assert found.dtype == jnp.bfloat16
+    assert np.abs(found.astype(jnp.float32) - expected).max() < 0.05 * np.abs(expected).max()
 
 
 def test_heads_must_divide_the_width() -> None:

@@ -3,7 +3,6 @@ memory."""
 
 import dataclasses
 import functools
-import math
 from typing import Any
 
 import jax
@@ -107,11 +106,9 @@ def test_gradients_are_the_same_on_every_mesh(
     check_equal(updated(config, make_mesh(MeshConfig(*sizes))), on_one_device())
 
 
-@pytest.mark.parametrize(
-    ("sizes", "parts"), [((1, 1, 1, 1), 4), ((1, 2, 4, 1), 4), ((2, 2, 2, 1), 2), ((8, 1, 1, 1), 1)]
-)
+@pytest.mark.parametrize(("sizes", "parts"), [((1, 2, 4, 1), 4), ((2, 2, 2, 1), 2)])
 def test_a_batch_in_parts_gives_the_gradients_of_the_whole(
     sizes: tuple[int, int, int, int], parts: int
 ) -> None:
-    mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: math.prod(sizes)])
-    check_equal(updated(dataclasses.replace(DIT, remat="attention"), mesh, parts), on_one_device())
+    config = dataclasses.replace(DIT, remat="attention")
+    check_equal(updated(config, make_mesh(MeshConfig(*sizes)), parts), on_one_device())

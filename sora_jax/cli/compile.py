@@ -125,6 +125,8 @@ def _search(experiment: Experiment, topology: Topology) -> None:
             "--search is for the step on one class: give --shape_class, and no --what or --golden"
         )
     [shape_class] = _chosen(experiment, SHAPE_CLASS.value)
+    if shape_class.parts > 1:
+        raise ConfigError("--search divides the rows itself: give --shape_class ROWSxTOKENS")
 
     def compiled(changed: Experiment, shape_class: ShapeClass) -> ClassReport:
         report = check_class(changed, shape_class, topology)

@@ -150,6 +150,7 @@ def test_decoding_sends_the_edges_of_pictures_and_nothing_else(tmp_path: Path) -
         (["--topology=v5p:2x2x1"], "needs --experiment and --topology"),
         ([*ARGUMENTS[:1], "--topology=v9:2x2"], "there is no generation 'v9'"),
         ([*ARGUMENTS[:2], "--shape_class=many"], "write all, or rows x tokens"),
+        ([*ARGUMENTS[:2], "--shape_class=4x2048x2", "--search"], "--search divides the rows"),
         ([*ARGUMENTS[:2], "--output=no/such.json"], "there is no such directory"),
         ([*ARGUMENTS[:2], "--clip=17x64x64"], "--clip is for sampling"),
         ([*ARGUMENTS[:3], "--what=sample"], "--shape_class is for training"),

@@ -86,15 +86,17 @@ def on_one_device() -> tuple[dict[str, float], list[np.ndarray]]:
     ("sizes", "attention", "remat"),
     [
         ((1, 8, 1, 1), AttentionConfig(), "none"),
-        ((2, 4, 1, 1), AttentionConfig(), "full"),
+        pytest.param((2, 4, 1, 1), AttentionConfig(), "full", marks=pytest.mark.slow),
         ((2, 2, 2, 1), AttentionConfig(), "attention"),
-        ((2, 2, 2, 1), AttentionConfig(ulysses=2), "full"),
-        ((1, 2, 4, 1), AttentionConfig(ulysses=4), "attention"),
+        pytest.param((2, 2, 2, 1), AttentionConfig(ulysses=2), "full", marks=pytest.mark.slow),
+        pytest.param((1, 2, 4, 1), AttentionConfig(ulysses=4), "attention", marks=pytest.mark.slow),
         ((1, 4, 2, 1), AttentionConfig(ulysses=2), "offload"),
-        ((1, 2, 4, 1), AttentionConfig(context="ring"), "attention"),
+        pytest.param(
+            (1, 2, 4, 1), AttentionConfig(context="ring"), "attention", marks=pytest.mark.slow
+        ),
         ((1, 2, 4, 1), AttentionConfig(context="ring", ulysses=2), "full"),
         ((1, 2, 2, 2), AttentionConfig(ulysses=2), "none"),
-        ((1, 2, 2, 2), AttentionConfig(context="ring"), "none"),
+        pytest.param((1, 2, 2, 2), AttentionConfig(context="ring"), "none", marks=pytest.mark.slow),
         ((1, 2, 2, 2), AttentionConfig("blockwise"), "matmuls"),
     ],
     ids=str,
@@ -106,6 +108,7 @@ def test_gradients_are_the_same_on_every_mesh(
     check_equal(updated(config, make_mesh(MeshConfig(*sizes))), on_one_device())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sizes", "parts"), [((1, 2, 4, 1), 4), ((2, 2, 2, 1), 2)])
 def test_a_batch_in_parts_gives_the_gradients_of_the_whole(
     sizes: tuple[int, int, int, int], parts: int

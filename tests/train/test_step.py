@@ -7,11 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from flax import nnx
+from jax.sharding import Mesh
 
+from sora_jax.errors import ConfigError
+from sora_jax.sharding.rules import replicated, rows_in_parts, rows_sharding
 from sora_jax.train.state import TrainState, init_state
 from sora_jax.train.step import TrainStep
-from tests.tiny import one_device_mesh
+from tests.tiny import eight_device_mesh, one_device_mesh
 
 RATE, DECAY = 0.1, 0.8
 
@@ -66,6 +70,51 @@ def test_randomness_follows_the_step_and_the_key() -> None:
     assert len(set(draws)) == 6
     at_two = dataclasses.replace(start(), step=jnp.asarray(2))
     assert float(STEP(at_two, jnp.zeros(3), jax.random.key(1))[1]["draw"]) == draws[2]
+
+
+class Plane(nnx.Module):
+    """A linear map to a number."""
+
+    def __init__(self, rngs: nnx.Rngs):
+        self.slope = nnx.Param(jax.random.normal(rngs.params(), (4,)), axes=("embed",))
+
+
+def residual(model: Plane, batch: jax.Array, key: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
+    """Mean over rows, each with noise of its own: its last number says which row it is."""
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch[:, 4].astype(int))
+    noise = jax.vmap(jax.random.normal)(keys)
+    error = (batch[:, :4] @ model.slope[...] + noise - batch[:, 0]) ** 2
+    return jnp.mean(error), {"noise": jnp.mean(noise)}
+
+
+def test_a_batch_in_parts_gives_the_update_of_the_whole() -> None:
+    """Over replicas too, whose rows are apart; and no row moves to another device."""
+    mesh = eight_device_mesh()
+    rows = np.random.default_rng(0).normal(size=(16, 5)).astype(np.float32)
+    rows[:, 4] = np.arange(16)
+
+    def updated(mesh: Mesh, parts: int) -> Any:
+        step = TrainStep(residual, optax.sgd(RATE), DECAY, parts=lambda batch: parts)
+        with jax.set_mesh(mesh):
+            state = init_state(Plane, step.optimizer, jax.random.key(0), mesh)
+            batch = jax.device_put(rows, rows_sharding(mesh))
+            key = jax.device_put(jax.random.key(1), replicated(mesh))
+            run = jax.jit(step).lower(state, batch, key).compile()
+            assert "all-to-all" not in str(run.as_text())
+            state, metrics = run(state, batch, key)
+        return {"slope": state.model.slope[...], **metrics}
+
+    expected = updated(one_device_mesh(), 1)
+    for where, parts in ((one_device_mesh(), 4), (mesh, 2), (mesh, 4)):
+        found = updated(where, parts)
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
+
+
+def test_rows_that_do_not_divide_into_parts_are_told() -> None:
+    with pytest.raises(ConfigError, match="6 rows on 1 devices do not divide into 4 parts"):
+        rows_in_parts(jnp.zeros((6, 2)), 4)
 
 
 def test_a_fresh_state_shares_no_buffer_so_that_all_of_it_can_be_donated() -> None:

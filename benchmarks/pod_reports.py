@@ -64,7 +64,7 @@ CASES = {
     "400m_v5p_32_720p": Case("dit_400m:p720", "v5p:2x4x4", "144x75776x3"),
     "1b_v5p_64_720p": Case("dit_1b:p720", "v5p:4x4x4", "288x75776x3"),
     "2b_v5p_64_720p": Case("dit_2b:p720", "v5p:4x4x4", "256x75776x4"),
-    "30b_v5p_1024_720p": Case("dit_30b:p720", "v5p:8x8x16", "256x75776"),
+    "30b_v5p_1024_720p": Case("dit_30b:p720_context_4", "v5p:8x8x16", "256x75776"),
     "5b_v6e_256_1080p": Case("dit_5b:p1080_16x16", "v6e:16x16", "32x131072"),
     "v5p_128_minute_sample": Case("dit_14b:minute_1080p", "v5p:4x4x8", MINUTE, what="sample"),
     "v5p_128_minute_vae_decode": Case(

@@ -120,9 +120,11 @@ def main(argv: Sequence[str]) -> None:
 
 def _search(experiment: Experiment, topology: Topology) -> None:
     """Prints every choice as it is compiled, then all in order, and writes them."""
-    if WHAT.value != "train" or SHAPE_CLASS.value == "all" or GOLDEN.value:
+    others = GOLDEN.value or EXECUTABLES.value
+    if WHAT.value != "train" or SHAPE_CLASS.value == "all" or others:
         raise ConfigError(
-            "--search is for the step on one class: give --shape_class, and no --what or --golden"
+            "--search is for the step on one class: give --shape_class, and no --what, --golden or "
+            "--executables"
         )
     [shape_class] = _chosen(experiment, SHAPE_CLASS.value)
     if shape_class.parts > 1:

@@ -89,8 +89,8 @@ def equal_classes(
     lengths: Sequence[int], *, ways: int, context: int, cost: Callable[[int], float]
 ) -> tuple[ShapeClass, ...]:
     """A shape class for each length of row, with as many rows that a step of any costs the same
-    within 1.3, in parts of no more tokens than one row of the longest has, so that what fits it
-    fits all; and with the longest as few rows as that allows.
+    within 1.3, in parts of no more tokens than one row of the longest has; and with the longest as
+    few rows as that allows.
 
     Args:
         lengths: tokens a row; repeated ones share a class.

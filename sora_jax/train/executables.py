@@ -39,11 +39,16 @@ class Executables:
     def __init__(self, directory: str | Path, devices: Sequence[jax.Device]):
         """Raises UserError if there is no such directory."""
         self._directory, self._devices = Path(directory), tuple(devices)
-        self.loaded = 0
+        self._found: list[Path] = []
         if not self._directory.is_dir():
             raise UserError(
                 f"{directory}: there is no such directory of executables; make it first"
             )
+
+    @property
+    def loaded(self) -> int:
+        """How many were loaded so far."""
+        return len(self._found)
 
     def save(self, lowered: jax.stages.Lowered, compiled: jax.stages.Compiled) -> Path:
         """Keeps what was compiled from `lowered`."""
@@ -72,7 +77,7 @@ class Executables:
             )
         except (jax.errors.JaxRuntimeError, pickle.UnpicklingError, EOFError) as error:
             raise UserError(f"{path} is broken ({error}): delete it, and compile again") from error
-        self.loaded += 1
+        self._found.append(path)
         return loaded
 
     def _path(self, lowered: jax.stages.Lowered) -> Path:

@@ -151,6 +151,7 @@ def test_decoding_sends_the_edges_of_pictures_and_nothing_else(tmp_path: Path) -
         ([*ARGUMENTS[:1], "--topology=v9:2x2"], "there is no generation 'v9'"),
         ([*ARGUMENTS[:2], "--shape_class=many"], "write all, or rows x tokens"),
         ([*ARGUMENTS[:2], "--shape_class=4x2048x2", "--search"], "--search divides the rows"),
+        ([*ARGUMENTS[:3], "--search", "--executables=."], "--search is for the step on one class"),
         ([*ARGUMENTS[:2], "--output=no/such.json"], "there is no such directory"),
         ([*ARGUMENTS[:2], "--clip=17x64x64"], "--clip is for sampling"),
         ([*ARGUMENTS[:3], "--what=sample"], "--shape_class is for training"),

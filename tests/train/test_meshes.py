@@ -86,14 +86,12 @@ def on_one_device() -> tuple[dict[str, float], list[np.ndarray]]:
     ("sizes", "attention", "remat"),
     [
         ((1, 8, 1, 1), AttentionConfig(), "none"),
-        pytest.param((2, 4, 1, 1), AttentionConfig(), "full", marks=pytest.mark.slow),
+        ((2, 4, 1, 1), AttentionConfig(), "full"),
         ((2, 2, 2, 1), AttentionConfig(), "attention"),
         pytest.param((2, 2, 2, 1), AttentionConfig(ulysses=2), "full", marks=pytest.mark.slow),
         pytest.param((1, 2, 4, 1), AttentionConfig(ulysses=4), "attention", marks=pytest.mark.slow),
         ((1, 4, 2, 1), AttentionConfig(ulysses=2), "offload"),
-        pytest.param(
-            (1, 2, 4, 1), AttentionConfig(context="ring"), "attention", marks=pytest.mark.slow
-        ),
+        ((1, 2, 4, 1), AttentionConfig(context="ring"), "attention"),
         ((1, 2, 4, 1), AttentionConfig(context="ring", ulysses=2), "full"),
         ((1, 2, 2, 2), AttentionConfig(ulysses=2), "none"),
         pytest.param((1, 2, 2, 2), AttentionConfig(context="ring"), "none", marks=pytest.mark.slow),

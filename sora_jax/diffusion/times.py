@@ -3,7 +3,6 @@
 t  = sigmoid(mean + deviation * z),  z ~ N(0, 1)     (1)  logit-normal, arXiv:2403.03206
 t' = a t / (1 + (a - 1) t)                           (2)  shift towards noise by a
 a  = sqrt(tokens / base_tokens)                      (3)  arXiv:2403.03206, 5.3.2
-u  = frac(shift + example / golden ratio)            (4)  Kronecker sequence, of which z is made
 """
 
 import dataclasses
@@ -14,8 +13,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from sora_jax.config import ConfigError
-
-GOLDEN = 2_654_435_769  # 2^32 / golden ratio
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,14 +45,18 @@ def training_times(
     key: PRNGKeyArray,
     example_id: Int[Array, " b"],
     tokens: Int[Array, " b"],
+    rows: int,
 ) -> Float[Array, " b"]:
-    """A time for each row: logit-normal, shifted by its tokens, and spread evenly over a batch.
+    """A time for each row: logit-normal, stratified over the whole batch, shifted by its tokens.
 
-    Any n consecutive examples have quantiles (4) less than 2 / n apart, so that a batch covers all
-    noise levels, and so does what a device or a part of a step sees of it. The shift is drawn.
+    A row draws u from its own of `rows` equal strata, as many as the whole batch has rows, so that
+    it covers all noise levels. The row's example tells which: a batch is made of consecutive ones,
+    also where a device or a part of the step sees some of it.
     """
-    turn = jax.random.bits(key) + example_id.astype(jnp.uint32) * jnp.uint32(GOLDEN)
-    quantile = jnp.clip(turn.astype(jnp.float32) * 2.0**-32, 1e-6, 1.0 - 1e-6)
+    strata = jax.random.permutation(key, rows)[example_id % rows]
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, example_id)
+    jitter = jax.vmap(jax.random.uniform)(keys)
+    quantile = jnp.clip((strata + jitter) / rows, 1e-6, 1.0 - 1e-6)
     normal = jax.scipy.special.ndtri(quantile)
     return shifted(jax.nn.sigmoid(config.mean + config.deviation * normal), config.shift(tokens))
 

@@ -16,17 +16,19 @@ from sora_jax.types import LatentBatch
 def diffusion_loss(config: DiffusionConfig) -> LossFunction:
     """Loss function of the generator for `train_step`: the mean over rows of the batch."""
 
-    def loss(model: Generator, batch: LatentBatch, key: PRNGKeyArray) -> tuple[Array, Metrics]:
+    def loss(
+        model: Generator, batch: LatentBatch, key: PRNGKeyArray, rows: int
+    ) -> tuple[Array, Metrics]:
         for_time, for_given, for_noise = jax.random.split(key, 3)
         tokens = jnp.sum(batch.segments != 0, -1)
-        time = training_times(config.times, for_time, batch.example_id, tokens)
+        time = training_times(config.times, for_time, batch.example_id, tokens, rows)
         clip_frames = jnp.max(batch.frames, -1) + 1
         given, level = draw_given(config.conditioning, for_given, batch.example_id, clip_frames)
         field = noise_field(batch.frames, batch.segments, given, time, level)
         noise = token_noise(for_noise, batch.example_id, *batch.latents.shape[1:])
         layout = layout_of(field, batch.coordinates, batch.segments)
         text = model.encode_text(batch.text)
-        rows = velocity_matching(lambda x: model(x, layout, text), batch.latents, noise, field)
-        return jnp.mean(rows), {"given_share": jnp.mean(given > 0)}
+        each = velocity_matching(lambda x: model(x, layout, text), batch.latents, noise, field)
+        return jnp.mean(each), {"given_share": jnp.mean(given > 0)}
 
     return loss

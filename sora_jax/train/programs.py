@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import ctypes
+import functools
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -99,7 +100,8 @@ def lower_close(
 def abstract_sums(step: TrainStep, state: TrainState, batch: Any, key: PRNGKeyArray) -> Sums:
     """Shapes, dtypes and shardings of the sums over micro-batches: gradients laid out like their
     parameters, a copy in each replica."""
-    _, metrics = jax.eval_shape(step.gradients, state.model, batch, key)
+    gradients = functools.partial(step.gradients, rows=1)  # whose number is in no shape
+    _, metrics = jax.eval_shape(gradients, state.model, batch, key)
     mesh = jax.tree.leaves(state)[0].sharding.mesh
     replicas = mesh.shape["replica"]
 

@@ -14,7 +14,8 @@ from sora_jax.sharding.rules import rows_in_parts
 from sora_jax.train.state import TrainState
 
 Metrics = dict[str, Float[Array, ""]]
-LossFunction = Callable[[Any, Any, PRNGKeyArray], tuple[Float[Array, ""], Metrics]]
+LossFunction = Callable[[Any, Any, PRNGKeyArray, int], tuple[Float[Array, ""], Metrics]]
+"""Of a model, rows of a batch, the step's key, and how many rows the whole batch has."""
 
 
 @jax.tree_util.register_dataclass
@@ -52,7 +53,8 @@ class TrainStep:
         """One update on one batch. `key` is the run's; randomness follows the step and the
         examples."""
         if self.parts(batch) == 1:
-            gradients, metrics = self.gradients(state.model, batch, _key_of(key, state))
+            key = _key_of(key, state)
+            gradients, metrics = self.gradients(state.model, batch, key, _rows(batch))
         else:
             sums = self._of_replicas(state, batch, key)
             gradients, metrics = _mean_of_replicas(sums)
@@ -68,15 +70,17 @@ class TrainStep:
         state, metrics = self._updated(state, *mean)
         return state, jax.tree.map(jnp.zeros_like, sums), metrics
 
-    def gradients(self, model: Any, batch: Any, key: PRNGKeyArray) -> tuple[Any, Metrics]:
-        """Gradients of the loss, and the metrics with it among them."""
+    def gradients(
+        self, model: Any, batch: Any, key: PRNGKeyArray, rows: int
+    ) -> tuple[Any, Metrics]:
+        """Gradients of the loss, and the metrics with it among them. `rows`: of the whole batch."""
         parts = self.parts(batch)
         if parts == 1:
-            return self._gradients(model, batch, key)
+            return self._gradients(model, batch, key, rows)
         leaves, batch_of = jax.tree.flatten(batch)
 
         def of_part(leaves: list[Any]) -> tuple[Any, Metrics]:
-            return self._gradients(model, jax.tree.unflatten(batch_of, leaves), key)
+            return self._gradients(model, jax.tree.unflatten(batch_of, leaves), key, rows)
 
         def add(total: Any, leaves: list[Any]) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, total, of_part(leaves)), None
@@ -87,16 +91,19 @@ class TrainStep:
         total, _ = jax.lax.scan(add, zeros, turns)
         return jax.tree.map(lambda leaf: leaf / parts, total)
 
-    def _gradients(self, model: Any, batch: Any, key: PRNGKeyArray) -> tuple[Any, Metrics]:
+    def _gradients(
+        self, model: Any, batch: Any, key: PRNGKeyArray, rows: int
+    ) -> tuple[Any, Metrics]:
         grad = jax.value_and_grad(self.loss, has_aux=True)
-        (loss, metrics), gradients = grad(model, batch, key)
+        (loss, metrics), gradients = grad(model, batch, key, rows)
         return gradients, {"loss": loss, **metrics}
 
     def _of_replicas(self, state: TrainState, batch: Any, key: PRNGKeyArray) -> Sums:
         """What a batch adds: every replica's own rows alone, so that nothing passes between."""
+        rows = _rows(batch)
 
         def of_a_replica(model: Any, batch: Any, key: PRNGKeyArray) -> Sums:
-            one = Sums(*self.gradients(model, batch, key))
+            one = Sums(*self.gradients(model, batch, key, rows))
             return jax.tree.map(lambda new: new[None], one)
 
         split, whole = PartitionSpec("replica"), PartitionSpec()
@@ -123,6 +130,10 @@ class TrainStep:
             "update_norm": optax.tree.norm(updates),
         }
         return TrainState(state.step + 1, model, ema, opt_state), {**metrics, **norms}
+
+
+def _rows(batch: Any) -> int:
+    return jax.tree.leaves(batch)[0].shape[0]
 
 
 def _mean_of_replicas(sums: Sums) -> tuple[Any, Metrics]:

@@ -31,7 +31,7 @@ def vae_loss(config: VAELossConfig, extra_terms: Mapping[str, Term] | None = Non
     """Loss function of the autoencoder for `train_step`; `extra_terms` are added as they come."""
     terms = dict(extra_terms or {})
 
-    def loss(model: VAE, batch: VideoBatch, key: PRNGKeyArray) -> tuple[Array, Metrics]:
+    def loss(model: VAE, batch: VideoBatch, key: PRNGKeyArray, rows: int) -> tuple[Array, Metrics]:
         target = to_unit(batch.video)
         mean, log_variance = model.encode(target)
         noise = token_noise(key, batch.example_id, mean[0].size, 1).reshape(mean.shape)

@@ -25,11 +25,11 @@ def config(**shares: float) -> DiffusionConfig:
     return DiffusionConfig(TimesConfig(base_tokens=12), ConditioningConfig(**shares))
 
 
-LOSS = jax.jit(diffusion_loss(config()))
+LOSS = jax.jit(diffusion_loss(config()), static_argnums=3)
 
 
 def loss(batch: LatentBatch) -> float:
-    return float(LOSS(MODEL, batch, KEY)[0])
+    return float(LOSS(MODEL, batch, KEY, len(batch.text))[0])
 
 
 def test_padding_costs_nothing() -> None:
@@ -68,7 +68,7 @@ class Recorder:
 
 def told(batch: LatentBatch, shares: dict[str, float]) -> tuple[jax.Array, Layout, Any]:
     recorder: Any = Recorder()
-    _, metrics = diffusion_loss(config(**shares))(recorder, batch, KEY)
+    _, metrics = diffusion_loss(config(**shares))(recorder, batch, KEY, len(batch.text))
     (tokens, layout) = recorder.seen[0]
     return tokens, layout, metrics
 

@@ -57,7 +57,9 @@ def make_model(rngs: nnx.Rngs) -> Linear:
     return Linear(6, 4, ("embed", "mlp"), rngs=rngs)
 
 
-def loss(model: Linear, batch: jax.Array, key: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
+def loss(
+    model: Linear, batch: jax.Array, key: jax.Array, rows: int
+) -> tuple[jax.Array, dict[str, Any]]:
     noise = jax.random.normal(key, batch.shape)
     return jnp.mean((model(batch + noise) - jnp.sum(batch, -1, keepdims=True)) ** 2), {}
 
@@ -178,8 +180,10 @@ def test_an_update_that_is_no_number_is_not_saved_though_the_loss_is_one(tmp_pat
 
     steep.defjvp(lambda x, dx: (x[0], dx[0] * jnp.nan))
 
-    def finite(model: Linear, batch: jax.Array, key: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
-        value, metrics = loss(model, batch, key)
+    def finite(
+        model: Linear, batch: jax.Array, key: jax.Array, rows: int
+    ) -> tuple[jax.Array, dict[str, Any]]:
+        value, metrics = loss(model, batch, key, rows)
         return steep(value), metrics
 
     config = dataclasses.replace(CONFIG, save_every=1, log_every=1)

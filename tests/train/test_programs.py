@@ -48,7 +48,8 @@ def by_hand(batches: tuple[LatentBatch, ...], number: int) -> dict[str, float]:
     step = step_with(1)
     state, key = start(step, one_device_mesh())
     key = jax.random.fold_in(key, number)
-    found = [jax.jit(step.gradients)(state.model, batch, key) for batch in batches]
+    gradients = jax.jit(functools.partial(step.gradients, rows=len(BATCH.example_id)))
+    found = [gradients(state.model, batch, key) for batch in batches]
     mean = jax.tree.map(lambda *each: sum(each) / len(each), *[gradient for gradient, _ in found])
     norm = np.sqrt(sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(mean)))
     loss = np.mean([float(metrics["loss"]) for _, metrics in found])

@@ -27,7 +27,9 @@ class Point(nnx.Module):
         self.place = nnx.Param(jax.random.normal(rngs.params(), (3,)), axes=(None,))
 
 
-def distance(model: Point, batch: jax.Array, key: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
+def distance(
+    model: Point, batch: jax.Array, key: jax.Array, rows: int
+) -> tuple[jax.Array, dict[str, Any]]:
     error = model.place[...] - batch
     return jnp.sum(error**2), {"draw": jax.random.uniform(key)}
 
@@ -79,12 +81,14 @@ class Plane(nnx.Module):
         self.slope = nnx.Param(jax.random.normal(rngs.params(), (4,)), axes=("embed",))
 
 
-def residual(model: Plane, batch: jax.Array, key: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
+def residual(
+    model: Plane, batch: jax.Array, key: jax.Array, rows: int
+) -> tuple[jax.Array, dict[str, Any]]:
     """Mean over rows, each with noise of its own: its last number says which row it is."""
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch[:, 4].astype(int))
     noise = jax.vmap(jax.random.normal)(keys)
     error = (batch[:, :4] @ model.slope[...] + noise - batch[:, 0]) ** 2
-    return jnp.mean(error), {"noise": jnp.mean(noise)}
+    return jnp.mean(error), {"noise": jnp.mean(noise), "rows": jnp.float32(rows)}
 
 
 def test_a_batch_in_parts_gives_the_update_of_the_whole() -> None:

@@ -29,15 +29,15 @@ def test_the_loss_is_the_sum_of_its_weighted_terms() -> None:
     kl = 0.5 * np.mean(mean**2 + np.exp(log_variance) - 1 - log_variance)
     squared = np.mean(error**2)
     config = VAELossConfig(absolute=0.3, kl=0.02)
-    total, metrics = vae_loss(config)(MODEL, batch(), KEY)
+    total, metrics = vae_loss(config)(MODEL, batch(), KEY, len(batch().text))
     np.testing.assert_allclose(total, squared + 0.3 * np.abs(error).mean() + 0.02 * kl, rtol=1e-5)
     np.testing.assert_allclose(metrics["kl"], kl, rtol=1e-5)
     np.testing.assert_allclose(metrics["psnr_db"], -10 * np.log10(squared / 4), rtol=1e-5)
 
 
 def test_a_further_term_is_added_and_reported() -> None:
-    plain, _ = vae_loss(VAELossConfig())(MODEL, batch(), KEY)
+    plain, _ = vae_loss(VAELossConfig())(MODEL, batch(), KEY, len(batch().text))
     terms = {"perceptual": lambda found, wanted: 2.0 * jnp.mean((found - wanted) ** 2)}
-    total, metrics = vae_loss(VAELossConfig(), terms)(MODEL, batch(), KEY)
+    total, metrics = vae_loss(VAELossConfig(), terms)(MODEL, batch(), KEY, len(batch().text))
     assert float(metrics["perceptual"]) > 0
     np.testing.assert_allclose(total, plain + metrics["perceptual"], rtol=1e-6)

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from sora_jax import config as configs
-from sora_jax.data.pipeline import Batches, Steps, rows_from_sharding
+from sora_jax.data.pipeline import Batches, Steps
 from sora_jax.data.sources import ClipSet
 from sora_jax.encoded import encoded_set
 from sora_jax.eval.previews import Preview, reconstruction_preview, sample_preview
@@ -27,7 +27,7 @@ from sora_jax.prepare import (
 )
 from sora_jax.programs import abstract_batch, step_of
 from sora_jax.sample.generate import Request, Sampler
-from sora_jax.sharding.mesh import make_mesh
+from sora_jax.sharding.mesh import make_mesh, mesh_for_rows
 from sora_jax.sharding.rules import replicated, rows_sharding
 from sora_jax.train.diffusion_loss import diffusion_loss
 from sora_jax.train.loop import Run, TrainConfig
@@ -51,7 +51,7 @@ def vae_run(experiment: Experiment, clips: ClipSet, directory: Path) -> Run:
         experiment.data,
         experiment.vae_rows(),
         experiment.seed,
-        rows_from_sharding(rows_sharding(mesh)),
+        [rows_sharding(mesh)] * len(names),
         chosen or filled,
     )
 
@@ -94,7 +94,7 @@ def dit_run(experiment: Experiment, clips: ClipSet, directory: Path) -> Run:
         experiment.data,
         [shape_class.rows for shape_class in classes],
         experiment.seed,
-        rows_from_sharding(rows_sharding(mesh)),
+        [rows_sharding(mesh_for_rows(mesh, shape_class.context)) for shape_class in classes],
         filled,
     )
     steps = pixels = make_steps()

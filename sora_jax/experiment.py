@@ -12,7 +12,7 @@ from sora_jax.models.text import TextConfig
 from sora_jax.models.vae import VAEConfig
 from sora_jax.nn.attention import AttentionConfig
 from sora_jax.sample.generate import SamplingConfig
-from sora_jax.sharding.mesh import MeshConfig
+from sora_jax.sharding.mesh import MeshConfig, sharing_a_row
 from sora_jax.train.loop import TrainConfig
 from sora_jax.train.vae_losses import VAELossConfig
 from sora_jax.world.scene import WorldConfig
@@ -73,31 +73,36 @@ class Experiment:
         self._check_mesh()
 
     def _check_mesh(self) -> None:
-        for shape_class in self.data.shape_classes:
-            if shape_class.rows % (self._ways * shape_class.parts):
-                raise ConfigError(
-                    f"mesh: {shape_class.rows} rows of a batch do not divide over replica x fsdp = "
-                    f"{self._ways} in {shape_class.parts} parts"
-                )
         if self.dit.heads % self.mesh.tensor:
             raise ConfigError(
                 f"mesh.tensor={self.mesh.tensor} does not divide dit.heads={self.dit.heads}"
             )
-        if self.mesh.context > 1:
-            self.dit.attention.check(self.dit.heads, self.mesh.context, self.mesh.tensor)
         for shape_class in self.data.shape_classes:
-            if shape_class.tokens % max(self.mesh.context, 1):
-                raise ConfigError(
-                    f"mesh.context={self.mesh.context} does not divide the {shape_class.tokens} "
-                    "tokens of a shape class"
-                )
+            self._check_class(shape_class)
+
+    def _check_class(self, shape_class: ShapeClass) -> None:
+        whole = max(self.mesh.context, 1)
+        context = sharing_a_row(whole, shape_class.context)
+        ways = self._ways * whole // context
+        if shape_class.rows % (ways * shape_class.parts):
+            raise ConfigError(
+                f"mesh: {shape_class.rows} rows of a batch do not divide over replica x fsdp = "
+                f"{ways} in {shape_class.parts} parts, {context} devices sharing a row"
+            )
+        if shape_class.tokens % context:
+            raise ConfigError(
+                f"mesh.context={context} does not divide the {shape_class.tokens} tokens of a "
+                "shape class"
+            )
+        if context > 1:
+            self.dit.attention.check(self.dit.heads, context, self.mesh.tensor)
 
     def trained(self) -> "Experiment":
         """This experiment with the parts that do not decide what is learned at their defaults: a
         run may go on over another mesh, computed in another way to the same numbers, and be sampled
         and scored in other ways."""
         change = dataclasses.replace
-        whole = tuple(change(each, parts=1) for each in self.data.shape_classes)
+        whole = tuple(change(each, parts=1, context=None) for each in self.data.shape_classes)
         return change(
             self,
             data=change(self.data, shape_classes=whole),

@@ -22,7 +22,7 @@ from sora_jax.pod.topology import Topology
 from sora_jax.programs import bytes_by_kind, bytes_of, lowered_step
 from sora_jax.sampling_programs import Clip, What, program_of
 from sora_jax.scaling.flops import Row, hardware_flops, train_flops
-from sora_jax.sharding.mesh import make_mesh
+from sora_jax.sharding.mesh import make_mesh, mesh_for_rows
 from sora_jax.train.executables import Executables
 
 SCHEDULES = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sora_jax/schedules"
@@ -38,7 +38,8 @@ def check_class(
     `executables`."""
     mesh = make_mesh(experiment.mesh, topology.devices)
     programs, state = lowered_step(experiment, shape_class, mesh)
-    work = _work(experiment, shape_class, bytes_by_kind(state))
+    mesh = mesh_for_rows(mesh, shape_class.context)
+    work = _work(experiment, shape_class, bytes_by_kind(state), mesh)
     updates = dataclasses.replace(work, rows=0, model_flops=0, hardware_flops=0)
     blocks = experiment.dit.attention.blocks
     return joined(
@@ -100,7 +101,9 @@ def _check(
     )
 
 
-def _work(experiment: Experiment, shape_class: ShapeClass, state_bytes: dict[str, int]) -> Work:
+def _work(
+    experiment: Experiment, shape_class: ShapeClass, state_bytes: dict[str, int], mesh: Mesh
+) -> Work:
     """What a step on a class is asked to do."""
     row = Row(
         shape_class.tokens,
@@ -117,6 +120,7 @@ def _work(experiment: Experiment, shape_class: ShapeClass, state_bytes: dict[str
         model_flops=rows * train_flops(dit, row, text),
         hardware_flops=rows * hardware_flops(dit, row, text),
         parts=shape_class.parts,
+        context=mesh.shape["context"],
     )
 
 

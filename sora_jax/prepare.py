@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from sora_jax.experiment import Experiment
 from sora_jax.models.latents import LatentStatistics, encode_batch, lay_out
 from sora_jax.models.vae import VAE
+from sora_jax.sharding.mesh import mesh_for_rows
 from sora_jax.sharding.rules import rows_sharding
 from sora_jax.train.loop import Prepared
 from sora_jax.train.programs import Programs
@@ -34,7 +35,8 @@ def prepare_latents(experiment: Experiment, mesh: Mesh) -> Prepare:
 
     def prepare(item: tuple[int, EncodedBatch]) -> Prepared:
         laid = _laid_out(experiment, item[0], item[1])
-        return Prepared(to_devices(laid, mesh), _trained(experiment, item[0]))
+        its = mesh_for_rows(mesh, experiment.classes()[item[0]].context)
+        return Prepared(to_devices(laid, its), _trained(experiment, item[0]))
 
     return prepare
 
@@ -52,17 +54,18 @@ def prepare_encoded(
         encoded = encode_batch(vae, statistics, batch, experiment.dit.patch)
         return _laid_out(experiment, bucket, encoded)
 
-    jitted = jax.jit(encode, static_argnames="bucket", out_shardings=rows_sharding(mesh))
     classes = experiment.classes()
+    meshes = {bucket: mesh_for_rows(mesh, classes[bucket].context) for bucket in buckets}
     lowered = []
-    with jax.set_mesh(mesh):
-        for bucket in buckets:
-            batch = abstract_clips(experiment, bucket, classes[bucket].rows, mesh)
+    for bucket, its in meshes.items():
+        batch = abstract_clips(experiment, bucket, classes[bucket].rows, its)
+        jitted = jax.jit(encode, static_argnames="bucket", out_shardings=rows_sharding(its))
+        with jax.set_mesh(its):
             lowered.append((batch, jitted.lower(vae, batch, bucket)))
     programs = Programs("the encoder", lowered)
 
     def prepare(item: tuple[int, VideoBatch]) -> Prepared:
-        batch = to_devices(item[1], mesh)
+        batch = to_devices(item[1], meshes[item[0]])
         laid = programs.of(batch)(vae, batch)
         return Prepared(laid, _trained(experiment, item[0]))
 

@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from sora_jax.data.buckets import ShapeClass
 from sora_jax.experiment import Experiment
 from sora_jax.networks import make_generator
+from sora_jax.sharding.mesh import mesh_for_rows
 from sora_jax.sharding.rules import replicated, rows_sharding
 from sora_jax.train.diffusion_loss import diffusion_loss
 from sora_jax.train.loop import TrainConfig
@@ -63,7 +64,7 @@ def abstract_key(mesh: Mesh) -> Any:
 def abstract_batch(experiment: Experiment, shape_class: ShapeClass, mesh: Mesh) -> LatentBatch:
     """Shapes, dtypes and shardings of a batch of a class."""
     rows, tokens = shape_class.rows, shape_class.tokens
-    sharding = rows_sharding(mesh)
+    sharding = rows_sharding(mesh_for_rows(mesh, shape_class.context))
 
     def of(dtype: Any, *shape: int) -> Any:
         return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=sharding)

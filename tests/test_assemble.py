@@ -16,7 +16,7 @@ from sora_jax.checkpoints import CheckpointError
 from sora_jax.cli.data import build_world_set
 from sora_jax.cli.train import train_stage
 from sora_jax.config import ConfigError, load, load_experiment
-from sora_jax.data.pipeline import rows_from_sharding
+from sora_jax.data.pipeline import own_rows
 from sora_jax.data.sources import ClipSet
 from sora_jax.experiment import Experiment
 from sora_jax.networks import load_run, load_vae
@@ -37,6 +37,7 @@ TINY = (
     "data.shape_classes.0.rows=2",
     "data.shape_classes.1.rows=2",
     "data.shape_classes.2.rows=4",
+    "data.shape_classes.2.context=2",
 )
 
 
@@ -74,10 +75,10 @@ def test_what_is_not_trained_cannot_be_loaded(tmp_path: Path) -> None:
 
 
 def test_rows_that_the_devices_do_not_divide_are_told() -> None:
-    rows_of = rows_from_sharding(rows_sharding(make_mesh(MeshConfig())))
-    assert rows_of(16) == (0, 16)
+    sharding = rows_sharding(make_mesh(MeshConfig()))
+    assert own_rows(sharding, 16) == (0, 16)
     with pytest.raises(ConfigError, match="8 devices of the mesh do not divide the 28 rows"):
-        rows_of(28)
+        own_rows(sharding, 28)
 
 
 def test_latents_made_once_are_those_made_batch_by_batch(tmp_path: Path) -> None:

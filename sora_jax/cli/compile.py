@@ -61,7 +61,7 @@ CLIP = flags.DEFINE_string(
 SHAPE_CLASS = flags.DEFINE_string(
     "shape_class",
     "all",
-    "all, or one as ROWSxTOKENS or ROWSxTOKENSxPARTS, which need not be declared",
+    "all, or one as ROWSxTOKENS, x PARTS, x CONTEXT as in ShapeClass, which need not be declared",
     flag_values=FLAGS,
 )
 GOLDEN = flags.DEFINE_string(
@@ -127,7 +127,7 @@ def _search(experiment: Experiment, topology: Topology) -> None:
             "--executables"
         )
     [shape_class] = _chosen(experiment, SHAPE_CLASS.value)
-    if shape_class.parts > 1:
+    if shape_class.parts > 1 or shape_class.context:
         raise ConfigError("--search divides the rows itself: give --shape_class ROWSxTOKENS")
 
     def compiled(changed: Experiment, shape_class: ShapeClass) -> ClassReport:
@@ -189,9 +189,10 @@ def _chosen(experiment: Experiment, text: str) -> list[ShapeClass]:
     if text == "all":
         return sorted(set(experiment.classes()), key=lambda each: -each.tokens)
     sizes = text.split("x")
-    if len(sizes) not in (2, 3) or not all(size.isdecimal() for size in sizes):
+    if len(sizes) not in (2, 3, 4) or not all(size.isdecimal() for size in sizes):
         raise ConfigError(
-            f"--shape_class {text}: write all, or rows x tokens, such as 16x75776, and x parts"
+            f"--shape_class {text}: write all, or rows x tokens, such as 16x75776, and x parts x "
+            "context"
         )
     return [ShapeClass(*map(int, sizes))]
 

@@ -36,12 +36,13 @@ class ShapeClass:
     rows: int  # of the global batch, over all devices
     tokens: int  # per row; a bucket with fewer is padded
     parts: int = 1  # turns that the step takes them in, of as many rows each, to save memory
+    context: int | None = None  # devices that share a row, at most; None leaves it to the mesh
 
     def __post_init__(self) -> None:
-        if min(self.rows, self.tokens, self.parts) < 1:
+        if min(self.rows, self.tokens, self.parts, self.context or 1) < 1:
             raise ConfigError(
-                f"shape class {self.rows} rows x {self.tokens} tokens in {self.parts} parts: not "
-                "positive"
+                f"shape class {self.rows} rows x {self.tokens} tokens in {self.parts} parts over "
+                f"context={self.context}: not positive"
             )
 
 

@@ -89,30 +89,42 @@ def equal_classes(
     lengths: Sequence[int], *, ways: int, context: int, cost: Callable[[int], float]
 ) -> tuple[ShapeClass, ...]:
     """A shape class for each length of row, with as many rows that a step of any costs the same
-    within 1.3, in parts of no more tokens than one row of the longest has; and with the longest as
-    few rows as that allows.
+    within 1.3, and with the longest as few rows as that allows. A part of a class has no more
+    tokens on a device than a row of the longest; a row lies on as few devices as that allows.
 
     Args:
         lengths: tokens a row; repeated ones share a class.
         ways: devices that rows are split over; rows are multiples of it.
-        context: devices that the tokens of a row are split over.
+        context: devices that the tokens of the longest row are split over.
         cost: of a row of so many tokens, in any unit.
     """
-    rounded = sorted({aligned(length, context) for length in lengths})
-    costs = [cost(length) for length in rounded]
+    held = aligned(max(lengths), context) // context
+    shared = {length: _fewest_sharing(length, context, held) for length in lengths}
+    rounded = sorted({(aligned(length, over), over) for length, over in shared.items()})
+    costs = [cost(length) for length, _ in rounded]
     for most_rows in range(1, MOST_MULTIPLES):
         classes = []
-        for length, each in zip(rounded, costs, strict=True):
-            parts, rows = _in_parts(most_rows * costs[-1] / each, rounded[-1] // length)
-            classes.append(ShapeClass(ways * parts * rows, length, parts))
+        for (length, over), each in zip(rounded, costs, strict=True):
+            more_ways = context // over
+            wanted = most_rows * costs[-1] / each / more_ways
+            parts, rows = _in_parts(wanted, held * over // length)
+            at_most = over if over < context else None
+            classes.append(ShapeClass(ways * more_ways * parts * rows, length, parts, at_most))
         spent = [one.rows * each for one, each in zip(classes, costs, strict=True)]
         if max(spent) <= MOST_UNEQUAL * min(spent):
             return tuple(classes)
-    raise ConfigError(f"no numbers of rows make steps of {rounded} tokens cost about the same")
+    lengths = [length for length, _ in rounded]
+    raise ConfigError(f"no numbers of rows make steps of {lengths} tokens cost about the same")
+
+
+def _fewest_sharing(length: int, context: int, held: int) -> int:
+    """Devices that a row is split over, as few of `context` as hold so many tokens each."""
+    divisors = (over for over in range(1, context + 1) if context % over == 0)
+    return next(over for over in divisors if aligned(length, over) <= held * over)
 
 
 def _in_parts(rows: float, most: int) -> tuple[int, int]:
     """Parts, and rows of each, at most `most`, that come nearest to so many rows in few parts."""
-    fewest = math.ceil(max(1, round(rows)) / most)
+    fewest = max(1, math.floor(rows / most))
     choices = [(p, max(1, min(most, round(rows / p)))) for p in range(fewest, fewest + MORE_PARTS)]
     return min(choices, key=lambda choice: abs(math.log(choice[0] * choice[1] / rows)))

@@ -13,7 +13,7 @@ import hashlib
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -31,13 +31,6 @@ BLOCK_STEPS = 100  # in every block of so many steps each bucket has exactly its
 BLOCK_BUCKETS = 50  # ...for up to so many buckets, and in proportion longer for more
 THREADS = 2  # PyAV, zlib and ArrayRecord work outside the interpreter lock
 PREFETCHED_BATCHES = 2
-
-Rows = Callable[[int], tuple[int, int]]
-
-
-def all_rows(rows: int) -> tuple[int, int]:
-    """The rows of a process that owns the whole batch."""
-    return 0, rows
 
 
 def hash_seed(*parts: object) -> int:
@@ -97,7 +90,7 @@ class Steps:
         config: DataConfig,
         rows: Sequence[int],
         seed: int,
-        rows_of: Rows = all_rows,
+        shardings: Sequence[jax.sharding.Sharding] | None = None,
         buckets: Sequence[int] | None = None,
         latents: Mapping[int, np.ndarray] | None = None,
     ) -> None:
@@ -108,7 +101,7 @@ class Steps:
             config: which buckets, how often, and how captions are encoded and dropped.
             rows: global rows of a batch, for each bucket of `config`.
             seed: of schedule, shuffling and caption dropout.
-            rows_of: global rows -> the half-open range of them that this process supplies.
+            shardings: of the rows of each bucket's batch; by default this process supplies all.
             buckets: indices into `config.buckets` to draw from; all of them by default.
             latents: of every record of each bucket, [records, n, c]; then batches hold these and
                 no video is decoded.
@@ -123,7 +116,10 @@ class Steps:
         self.buckets = tuple(range(len(config.buckets)) if buckets is None else buckets)
         self._latents = latents
         chosen = [config.buckets[bucket] for bucket in self.buckets]
-        self._spans = {bucket: rows_of(self.rows[bucket]) for bucket in self.buckets}
+        self._spans = {
+            bucket: own_rows(shardings[bucket], rows[bucket]) if shardings else (0, rows[bucket])
+            for bucket in self.buckets
+        }
         self._sources = {bucket: clips.source(config.buckets[bucket]) for bucket in self.buckets}
         for bucket, source in self._sources.items():
             if not len(source):
@@ -141,8 +137,10 @@ class Steps:
 
     def fingerprint(self) -> str:
         """12 hex digits over all that decides the stream, and nothing that does not (the hosts)."""
+        config = dataclasses.asdict(self.config)
+        del config["shape_classes"]  # of which only the rows matter here
         content = {
-            "config": dataclasses.asdict(self.config),
+            "config": config,
             "rows": self.rows,
             "seed": self.seed,
             "buckets": self.buckets,
@@ -239,27 +237,21 @@ class Batches(Iterator[tuple[int, Any]]):
             self._iterator = None
 
 
-def rows_from_sharding(sharding: jax.sharding.Sharding) -> Rows:
-    """Rows of the batch axis that this process must supply, asked of the sharding itself.
+def own_rows(sharding: jax.sharding.Sharding, rows: int) -> tuple[int, int]:
+    """The half-open range of a batch's rows that this process must supply, asked of the sharding.
 
     Right also when several processes hold the same rows (a model axis across hosts), where counting
     by process index would hand each of them other rows.
     """
-
-    def rows_of(rows: int) -> tuple[int, int]:
-        try:
-            indices = sharding.addressable_devices_indices_map((rows,)).values()
-        except ValueError as error:
-            raise ConfigError(
-                f"the {sharding.num_devices} devices of the mesh do not divide the {rows} rows of "
-                "a batch: change the rows, or give fewer devices to replica and fsdp"
-            ) from error
-        spans = sorted({index[0].indices(rows)[:2] for index in indices if index is not None})
-        for (_, end), (start, _) in itertools.pairwise(spans):
-            if end != start:
-                raise ConfigError(
-                    f"this process has rows {spans}: the mesh must keep them together"
-                )
-        return spans[0][0], spans[-1][1]
-
-    return rows_of
+    try:
+        indices = sharding.addressable_devices_indices_map((rows,)).values()
+    except ValueError as error:
+        raise ConfigError(
+            f"the {sharding.num_devices} devices of the mesh do not divide the {rows} rows of "
+            "a batch: change the rows, or give fewer devices to replica and fsdp"
+        ) from error
+    spans = sorted({index[0].indices(rows)[:2] for index in indices if index is not None})
+    for (_, end), (start, _) in itertools.pairwise(spans):
+        if end != start:
+            raise ConfigError(f"this process has rows {spans}: the mesh must keep them together")
+    return spans[0][0], spans[-1][1]

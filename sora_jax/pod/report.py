@@ -24,6 +24,7 @@ class Work:
     """What a step was asked to do, counted by hand; FLOPs are of the whole step, on all devices.
 
     `runs`: how often a clip needs it, where it is a chunk of one. `parts`: turns of the rows.
+    `context`: devices that share a row.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Work:
     hardware_flops: float
     runs: int = 1
     parts: int = 1
+    context: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +56,7 @@ class ClassReport:
     model_flops_per_chip: float
     hardware_flops_per_chip: float
     parts: int = 1  # turns that a training step takes its rows in
+    context: int = 1  # devices that share a row of a training step
     runs: int = 1  # of the program, for a batch of clips; all other figures are of one
     matmul_seconds: float | None = None
     other_seconds: float | None = None
@@ -195,6 +198,7 @@ def _basics(work: Work, chip: Chip, devices: int) -> dict[str, Any]:
         "model_flops_per_chip": work.model_flops / chips,
         "hardware_flops_per_chip": work.hardware_flops / chips,
         "parts": work.parts,
+        "context": work.context,
         "runs": work.runs,
     }
 
@@ -208,7 +212,8 @@ def table(report: ClassReport) -> str:
     memory = ", ".join(f"{kind} {_gib(size)}" for kind, size in report.state_bytes.items())
     lines = [
         f"{report.name}: {report.rows} rows x {report.tokens} tokens"
-        + (f" in {report.parts} parts" if report.parts > 1 else ""),
+        + (f" in {report.parts} parts" if report.parts > 1 else "")
+        + (f", each over {report.context} devices" if report.context > 1 else ""),
         f"  memory    {_gib(report.peak_bytes)} of {_gib(report.hbm_bytes)} GiB a device: "
         f"{memory}, "
         f"the rest {_gib(report.temporary_bytes or 0)}"

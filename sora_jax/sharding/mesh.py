@@ -61,6 +61,25 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     return Mesh(array, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
+def sharing_a_row(context: int, at_most: int | None) -> int:
+    """Devices of a `context` axis that share a row, of which more than so many are not to."""
+    return math.gcd(context, at_most or context)
+
+
+def mesh_for_rows(mesh: Mesh, at_most: int | None) -> Mesh:
+    """The devices of `mesh` in its order, of which `at_most` share a row.
+
+    The rest of its context axis goes to `fsdp` and takes rows of its own. Parameters are split over
+    both, so that they lie where they lay.
+    """
+    replica, fsdp, context, tensor = (mesh.shape[name] for name in AXES)
+    sharing = sharing_a_row(context, at_most)
+    if sharing == context:
+        return mesh
+    shape = (replica, fsdp * context // sharing, sharing, tensor)
+    return Mesh(mesh.devices.reshape(shape), AXES, axis_types=mesh.axis_types)
+
+
 def picture_mesh(mesh: Mesh, rows: int, height: int, width: int) -> Mesh:
     """The devices of `mesh` in its order, for a batch of clips whose pictures are split.
 

@@ -80,6 +80,23 @@ def parameter_shardings(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.map(of, tree, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
 
 
+def mesh_of(tree: Any) -> Mesh:
+    """The mesh that a tree of arrays, which may be abstract, is laid out over."""
+    mesh: Mesh = jax.tree.leaves(tree)[0].sharding.mesh
+    return mesh
+
+
+def over_mesh(tree: Any, mesh: Mesh) -> Any:
+    """The tree's arrays as abstract ones that are split alike over another mesh of as many devices
+    in the same order: a program lowered for these takes those."""
+
+    def of(leaf: Any) -> jax.ShapeDtypeStruct:
+        sharding = NamedSharding(mesh, leaf.sharding.spec)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(of, tree)
+
+
 def array_spec(
     shape: Sequence[int], mesh: Mesh | AbstractMesh, *logical: str | None
 ) -> PartitionSpec:

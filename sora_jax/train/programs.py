@@ -15,6 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import PRNGKeyArray
 
 from sora_jax.errors import UserError
+from sora_jax.sharding.rules import mesh_of, over_mesh
 from sora_jax.train.executables import Executables
 from sora_jax.train.state import TrainState
 from sora_jax.train.step import Metrics, Sums, TrainStep
@@ -77,14 +78,19 @@ def lower_step(
     """The program that a batch goes to, over the memory of what it replaces: the whole update, or
     the sums of gradients if the step has more micro-batches. All arguments may be abstract.
 
-    What comes out is laid out like what goes in, whatever the compiler would prefer.
+    It is split as the batch's mesh says, whose devices are in the order of the state's. What comes
+    out is laid out like what goes in, whatever the compiler would prefer.
     """
-    if step.micro_batches == 1:
-        shardings = (_shardings(state), None)
-        return jax.jit(step, donate_argnums=0, out_shardings=shardings).lower(state, batch, key)
-    sums = abstract_sums(step, state, batch, key)
-    add = jax.jit(step.add, donate_argnums=1, out_shardings=_shardings(sums))
-    return add.lower(state, sums, batch, key)
+    mesh = mesh_of(batch)
+    here, its_key = over_mesh((state, key), mesh)
+    with jax.set_mesh(mesh):
+        if step.micro_batches == 1:
+            shardings = (_shardings(state), None)
+            update = jax.jit(step, donate_argnums=0, out_shardings=shardings)
+            return update.lower(here, batch, its_key)
+        sums = abstract_sums(step, here, batch, its_key)
+        add = jax.jit(step.add, donate_argnums=1, out_shardings=_shardings(sums))
+        return add.lower(here, sums, batch, its_key)
 
 
 def lower_close(
@@ -101,8 +107,9 @@ def abstract_sums(step: TrainStep, state: TrainState, batch: Any, key: PRNGKeyAr
     """Shapes, dtypes and shardings of the sums over micro-batches: gradients laid out like their
     parameters, a copy in each replica."""
     gradients = functools.partial(step.gradients, rows=1)  # whose number is in no shape
-    _, metrics = jax.eval_shape(gradients, state.model, batch, key)
-    mesh = jax.tree.leaves(state)[0].sharding.mesh
+    model, its_key = over_mesh((state.model, key), mesh_of(batch))
+    _, metrics = jax.eval_shape(gradients, model, batch, its_key)
+    mesh = mesh_of(state)
     replicas = mesh.shape["replica"]
 
     def stacked(leaf: Any, spec: PartitionSpec) -> jax.ShapeDtypeStruct:

@@ -162,7 +162,7 @@ def test_decoding_sends_the_edges_of_pictures_and_nothing_else(tmp_path: Path) -
         ),
         ([*ARGUMENTS[:1], "--topology=v5p:2x2x2"], "needs 4 devices, but 8 are given"),
         (
-            [*ARGUMENTS[:2], "--slices=2", "--set=mesh.context=4"],
+            [*ARGUMENTS[:2], "--slices=2", "--set=mesh.fsdp=-1"],
             "replica=1 is no multiple of the 2 slices",
         ),
     ],

@@ -15,6 +15,7 @@ from sora_jax.data.ladder import (
 from sora_jax.errors import ConfigError
 from sora_jax.models.dit import DiTConfig
 from sora_jax.scaling.flops import Row, train_flops
+from sora_jax.sharding.mesh import sharing_a_row
 
 PICTURES, DURATIONS = (256, 512, 1024), (1, 4, 8, 16, 32)
 DIT = DiTConfig(depth=28, width=1536, heads=12)
@@ -69,14 +70,27 @@ def test_nine_shapes_three_resolutions_and_five_durations_need_eight_programs() 
     assert all(each.rows % (64 * each.parts) == 0 for each in classes)
 
 
+def test_a_row_is_shared_by_no_more_devices_than_it_needs() -> None:
+    lengths = [900, 57_600, 75_600, 230_400]
+    classes = equal_classes(lengths, ways=16, context=4, cost=cost)
+    assert [each.context for each in classes] == [1, 1, 2, None]
+    for each in classes:
+        context = sharing_a_row(4, each.context)
+        assert each.tokens % context == 0
+        assert each.rows % (16 * 4 // context * each.parts) == 0
+
+
 def test_no_part_of_a_class_holds_more_tokens_than_the_longest_row() -> None:
     lengths = [900, 3600, 18_900, 57_600, 75_600, 230_400]
     for ways, context in ((1, 1), (16, 4)):
         classes = equal_classes(lengths, ways=ways, context=context, cost=cost)
         assert classes[-1].rows == ways * classes[-1].parts
         assert classes[0].parts > 1
+        held = classes[-1].tokens // context
         for each in classes:
-            of_a_part = each.rows // (ways * each.parts)
-            assert of_a_part * each.tokens <= classes[-1].tokens
-            fewest = math.ceil(each.rows // ways / (classes[-1].tokens // each.tokens))
+            its_context = sharing_a_row(context, each.context)
+            its_ways = ways * context // its_context
+            of_a_part = each.rows // (its_ways * each.parts)
+            assert of_a_part * each.tokens // its_context <= held
+            fewest = math.ceil(each.rows // its_ways / (held * its_context // each.tokens))
             assert each.parts <= fewest + 3

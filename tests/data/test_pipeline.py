@@ -20,10 +20,9 @@ from sora_jax.data.build import build_set
 from sora_jax.data.pipeline import (
     BLOCK_STEPS,
     Batches,
-    Rows,
     Schedule,
     Steps,
-    rows_from_sharding,
+    own_rows,
     shuffled,
 )
 from sora_jax.data.schema import DataError
@@ -84,14 +83,20 @@ def test_each_clip_comes_once_in_an_epoch(steps: Steps, numbers: SimpleNamespace
         assert len({tuple(epoch) for epoch in epochs}) > 1  # shuffled anew
 
 
-def halves(host: int) -> Rows:
-    return lambda rows: (host * rows // 2, (host + 1) * rows // 2)
+class Half:
+    """Stands for the sharding of rows over the devices of two hosts, as one of them sees it."""
+
+    def __init__(self, host: int) -> None:
+        self.host = host
+
+    def addressable_devices_indices_map(self, shape: tuple[int]) -> dict[int, tuple[slice]]:
+        return {0: (slice(self.host * shape[0] // 2, (self.host + 1) * shape[0] // 2),)}
 
 
 def test_two_hosts_together_read_what_one_reads(
     clip_set: ClipSet, numbers: SimpleNamespace, steps: Steps
 ) -> None:
-    hosts = [Steps(clip_set, numbers.config, ROWS, 7, halves(host)) for host in (0, 1)]
+    hosts = [Steps(clip_set, numbers.config, ROWS, 7, [Half(host)] * len(ROWS)) for host in (0, 1)]
     assert hosts[0].fingerprint() == steps.fingerprint()
     for step in range(40):
         (a, low), (b, high) = (host[step] for host in hosts)
@@ -226,9 +231,8 @@ def test_an_undecodable_clip_is_named_with_its_shard(
 def test_rows_come_from_the_sharding() -> None:
     devices = np.asarray(jax.devices()).reshape(4, 2)
     mesh = Mesh(devices, ("fsdp", "tensor"))
-    rows_of = rows_from_sharding(NamedSharding(mesh, PartitionSpec("fsdp")))
-    assert rows_of(8) == (0, 8)  # this process owns all devices
-    assert rows_from_sharding(NamedSharding(mesh, PartitionSpec()))(8) == (0, 8)
+    for spec in (PartitionSpec("fsdp"), PartitionSpec()):  # this process owns all devices
+        assert own_rows(NamedSharding(mesh, spec), 8) == (0, 8)
 
 
 def test_each_process_gets_the_rows_of_its_devices_also_where_two_share_them() -> None:
@@ -241,9 +245,9 @@ def test_each_process_gets_the_rows_of_its_devices_also_where_two_share_them() -
         def addressable_devices_indices_map(self, shape: tuple[int]) -> dict[int, tuple[slice]]:
             return {4: (slice(0, 2),), 5: (slice(6, 8),)}
 
-    assert rows_from_sharding(Sharding())(8) == (4, 8)
+    assert own_rows(Sharding(), 8) == (4, 8)
     with pytest.raises(ConfigError, match="the mesh must keep them together"):
-        rows_from_sharding(Torn())(8)
+        own_rows(Torn(), 8)
 
 
 def test_reading_never_imports_tensorflow(clip_set: ClipSet) -> None:

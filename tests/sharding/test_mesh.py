@@ -2,9 +2,11 @@
 
 import jax
 import pytest
+from jax.sharding import NamedSharding
 
 from sora_jax.config import ConfigError
-from sora_jax.sharding.mesh import AXES, MeshConfig, make_mesh, picture_mesh
+from sora_jax.sharding.mesh import AXES, MeshConfig, make_mesh, mesh_for_rows, picture_mesh
+from sora_jax.sharding.rules import RULES
 
 
 @pytest.mark.parametrize(
@@ -39,6 +41,28 @@ def test_a_mesh_may_have_fewer_devices() -> None:
 def test_a_mesh_that_cannot_be_says_why(sizes: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_mesh(MeshConfig(**sizes))
+
+
+@pytest.mark.parametrize(
+    ("at_most", "sizes"),
+    [
+        (None, (1, 2, 4, 1)),
+        (4, (1, 2, 4, 1)),
+        (2, (1, 4, 2, 1)),
+        (1, (1, 8, 1, 1)),
+        (6, (1, 4, 2, 1)),
+    ],
+)
+def test_short_rows_are_shared_by_fewer_devices_and_parameters_stay(
+    at_most: int | None, sizes: tuple[int, ...]
+) -> None:
+    mesh = make_mesh(MeshConfig(fsdp=2, context=4))
+    its = mesh_for_rows(mesh, at_most)
+    assert its.devices.shape == sizes
+    spec = RULES.spec("embed", "mlp")
+    there, here = NamedSharding(mesh, spec), NamedSharding(its, spec)
+    assert here.is_equivalent_to(there, ndim=2)
+    assert here.devices_indices_map((16, 8)) == there.devices_indices_map((16, 8))
 
 
 @pytest.mark.parametrize(

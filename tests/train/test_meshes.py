@@ -12,14 +12,14 @@ import pytest
 from flax import nnx
 from jax.sharding import Mesh
 
-from sora_jax.data.pipeline import rows_from_sharding
+from sora_jax.data.pipeline import own_rows
 from sora_jax.diffusion.loss import DiffusionConfig
 from sora_jax.models.dit import DiTConfig
 from sora_jax.models.generator import Generator
 from sora_jax.nn.attention import AttentionConfig
 from sora_jax.nn.stack import Remat
 from sora_jax.prepare import to_devices
-from sora_jax.sharding.mesh import MeshConfig, make_mesh
+from sora_jax.sharding.mesh import MeshConfig, make_mesh, mesh_for_rows
 from sora_jax.sharding.rules import replicated, rows_sharding
 from sora_jax.train.diffusion_loss import diffusion_loss
 from sora_jax.train.programs import Update
@@ -40,27 +40,27 @@ def make_generator(config: DiTConfig, rngs: nnx.Rngs) -> Generator:
 
 
 def updated(
-    config: DiTConfig, mesh: Mesh, parts: int = 1
+    config: DiTConfig, mesh: Mesh, parts: int = 1, context: int | None = None
 ) -> tuple[dict[str, float], list[np.ndarray]]:
-    """Metrics of one step, and the gradients: what plain descent at a rate of 1 took away."""
+    """Metrics of one step, and the gradients: what plain descent at a rate of 1 took away. `parts`
+    and `context` as of a shape class."""
     loss = diffusion_loss(DiffusionConfig())
     step = TrainStep(loss, optax.sgd(1.0), ema_decay=0.9, parts=lambda batch: parts)
     make = functools.partial(make_generator, config)
     with jax.set_mesh(mesh):
         state = init_state(make, step.optimizer, jax.random.key(0), mesh)
         before = whole(state.model)
-        batch = latent_batch(0, rows=ROWS)
-        batch = to_devices(jax.tree.map(lambda x: own_rows(np.asarray(x), mesh), batch), mesh)
+        batch = on_devices(latent_batch(0, rows=ROWS), mesh_for_rows(mesh, context))
         key = jax.device_put(jax.random.key(1), replicated(mesh))
         state, metrics = Update(step, state, [batch], key)(state, [batch], key)
         gradients = [old - new for old, new in zip(before, whole(state.model), strict=True)]
     return {name: float(value) for name, value in metrics.items()}, gradients
 
 
-def own_rows(array: np.ndarray, mesh: Mesh) -> np.ndarray:
-    """Those that this process's devices hold."""
-    low, high = rows_from_sharding(rows_sharding(mesh))(len(array))
-    return array[low:high]
+def on_devices(batch: Any, mesh: Mesh) -> Any:
+    """The batch, of which every process gives the rows that its devices hold."""
+    low, high = own_rows(rows_sharding(mesh), ROWS)
+    return to_devices(jax.tree.map(lambda array: np.asarray(array)[low:high], batch), mesh)
 
 
 def whole(model: Any) -> list[np.ndarray]:
@@ -113,3 +113,12 @@ def test_a_batch_in_parts_gives_the_gradients_of_the_whole(
 ) -> None:
     config = dataclasses.replace(DIT, remat="attention")
     check_equal(updated(config, make_mesh(MeshConfig(*sizes)), parts), on_one_device())
+
+
+@pytest.mark.parametrize(
+    ("sizes", "parts", "context"), [((1, 2, 4, 1), 1, 1), ((2, 1, 4, 1), 2, 2)]
+)
+def test_rows_that_fewer_devices_share_give_the_gradients_of_the_whole(
+    sizes: tuple[int, int, int, int], parts: int, context: int
+) -> None:
+    check_equal(updated(DIT, make_mesh(MeshConfig(*sizes)), parts, context), on_one_device())

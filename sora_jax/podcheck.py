@@ -14,7 +14,7 @@ from sora_jax.errors import ConfigError
 from sora_jax.experiment import Experiment
 from sora_jax.nn.block_sizes import LANES, Blocks
 from sora_jax.pod.chips import Chip
-from sora_jax.pod.compiler import OutOfMemory, compile_for
+from sora_jax.pod.compiler import Options, OutOfMemory, compile_for
 from sora_jax.pod.cost import Cost, KernelUse, cost_of
 from sora_jax.pod.report import ClassReport, Work, joined, report_of, report_of_overflow
 from sora_jax.pod.schedule import Probe, kernel_cycles
@@ -23,6 +23,7 @@ from sora_jax.programs import bytes_by_kind, bytes_of, lowered_step
 from sora_jax.sampling_programs import Clip, What, program_of
 from sora_jax.scaling.flops import Row, hardware_flops, train_flops
 from sora_jax.sharding.mesh import make_mesh, mesh_for_rows
+from sora_jax.train.compiler_options import OPTIONS
 from sora_jax.train.executables import Executables
 
 SCHEDULES = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sora_jax/schedules"
@@ -44,7 +45,7 @@ def check_class(
     blocks = experiment.dit.attention.blocks
     return joined(
         [
-            (_check(lowered, each, mesh, blocks, topology, executables), times)
+            (_check(lowered, each, mesh, blocks, topology, OPTIONS["tpu"], executables), times)
             for (lowered, times), each in zip(programs, (work, updates), strict=False)
         ]
     )
@@ -68,7 +69,7 @@ def check_clip(experiment: Experiment, what: What, clip: Clip, topology: Topolog
         runs=program.runs,
     )
     blocks = experiment.dit.attention.blocks
-    return _check(program.lowered, work, program.mesh, blocks, topology)
+    return _check(program.lowered, work, program.mesh, blocks, topology, options={})
 
 
 def _check(
@@ -77,12 +78,13 @@ def _check(
     mesh: Mesh,
     blocks: Blocks | None,
     topology: Topology,
+    options: Options,
     executables: Executables | None = None,
 ) -> ClassReport:
     """Compiles what was lowered for the topology, and reads what was made of it."""
     devices = len(topology.devices)
     try:
-        compilation = compile_for(lowered)
+        compilation = compile_for(lowered, options)
     except OutOfMemory as overflow:
         if overflow.space != "hbm":
             raise

@@ -11,6 +11,7 @@ import jax
 from jax.experimental import serialize_executable
 
 from sora_jax.errors import UserError
+from sora_jax.train.compiler_options import OPTIONS
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sora_jax/programs"
 WORTH_KEEPING = 0.2  # seconds of compilation
@@ -32,8 +33,8 @@ class Executables:
     """A directory of executables for some devices, which need not be here to save them.
 
     A file is found by all that decides what is in it: the lowered program, the versions of jax and
-    of the compiler, the devices and where they stand, and the flags. Loading runs what is in the
-    file, so that the directory must be as trusted as the code.
+    of the compiler, what that is told, the devices and where they stand, and the flags. Loading
+    runs what is in the file, so that the directory must be as trusted as the code.
     """
 
     def __init__(self, directory: str | Path, devices: Sequence[jax.Device]):
@@ -87,6 +88,7 @@ class Executables:
             jax.__version__,
             importlib.metadata.version("jaxlib"),
             client.platform_version,
+            str(OPTIONS.get(client.platform)),
             *(os.environ.get(name, "") for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")),
             *(
                 f"{device.id} {device.device_kind} {getattr(device, 'coords', None)} "

@@ -16,18 +16,10 @@ from jaxtyping import PRNGKeyArray
 
 from sora_jax.errors import UserError
 from sora_jax.sharding.rules import mesh_of, over_mesh
+from sora_jax.train.compiler_options import OPTIONS
 from sora_jax.train.executables import Executables
 from sora_jax.train.state import TrainState
 from sora_jax.train.step import Metrics, Sums, TrainStep
-
-# Of XLA, by platform. On CPU: matmuls by Eigen, not by YNNPACK, and what waits for nothing at once.
-# A step of 30 million parameters takes 0.86 to 0.95 of the time.
-OPTIONS: dict[str, dict[str, str | bool]] = {
-    "cpu": {
-        "xla_cpu_experimental_ynn_fusion_type": "",
-        "xla_cpu_enable_concurrency_optimized_scheduler": True,
-    }
-}
 
 
 class ShapeError(UserError):

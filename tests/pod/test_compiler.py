@@ -14,6 +14,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sora_jax.pod.compiler import OutOfMemory, compile_for
 from sora_jax.pod.topology import open_topology
+from sora_jax.sharding.mesh import MeshConfig, make_mesh
+from sora_jax.train.compiler_options import OPTIONS
 
 pytest.importorskip("libtpu")
 
@@ -176,3 +178,17 @@ def test_the_cache_on_disk_is_left_alone(disk_cache: Path) -> None:
     assert set(disk_cache.iterdir()) == kept
     jax.jit(lambda x: x + 2)(jnp.ones(3))
     assert set(disk_cache.iterdir()) > kept
+
+
+def test_weights_are_whole_before_they_are_multiplied() -> None:
+    """Piece by piece, a narrow matrix over many devices fills little of a matrix unit."""
+    mesh = make_mesh(MeshConfig(), open_topology("v5e:2x4").devices)
+    split = NamedSharding(mesh, PartitionSpec("fsdp"))
+    lowered = jax.jit(jnp.matmul, in_shardings=(split, split), out_shardings=split).lower(
+        jax.ShapeDtypeStruct((8, 16_384, 768), jnp.bfloat16),
+        jax.ShapeDtypeStruct((768, 3_072), jnp.bfloat16),
+    )
+    assert "collective-permute" in str(compile_for(lowered).compiled.as_text())
+    told = str(compile_for(lowered, OPTIONS["tpu"]).compiled.as_text())
+    assert "collective-permute" not in told
+    assert "all-gather" in told

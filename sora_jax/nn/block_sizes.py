@@ -8,7 +8,7 @@ are within 1 %.
 import dataclasses
 from typing import Literal
 
-import jax
+from sora_jax.sharding.mesh import device_kind
 
 LANES = 128  # width of a TPU register: heads are multiples of it, and so are blocks of tokens
 PADDINGS = (1024, 512, 256)  # multiples that at least eight times as many tokens are padded to
@@ -78,9 +78,8 @@ OTHER = Generation("other", "", 60 * 2**20, Blocks())
 
 
 def generation_at_hand() -> Generation:
-    """That of the mesh that is set, whose devices need not exist; or else of this machine."""
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    kind = device.device_kind if device is not None else jax.devices()[0].device_kind
+    """That of the devices that a program is traced for."""
+    kind = device_kind()
     return next((found for found in GENERATIONS if found.device_kind == kind), OTHER)
 
 

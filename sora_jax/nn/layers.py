@@ -9,6 +9,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from sora_jax.sharding.mesh import device_kind
+from sora_jax.sharding.rules import ways_of
+
 Axes = tuple[str | None, ...]
 
 
@@ -31,8 +34,36 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(outputs), axes=axes[-1:]) if use_bias else None
 
     def __call__(self, x: Float[Array, "*batch i"]) -> Float[Array, "*batch o"]:
-        y = x @ self.kernel[...].astype(x.dtype)
+        y = matmul(x, self.kernel[...].astype(x.dtype))
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+
+
+@jax.custom_vjp
+def matmul(x: Float[Array, "*batch i"], kernel: Float[Array, "i o"]) -> Float[Array, "*batch o"]:
+    """`x @ kernel`, whose kernel's gradient comes as the kernel lies.
+
+    By jax's own rule it comes transposed, and XLA turns it round on CPU; and it turns `x` round, to
+    make one axis of those that are summed over. Both are 6 % of a training step of 30 million
+    parameters. For TPU this rule and jax's compile to the same.
+    """
+    return x @ kernel
+
+
+def _matmul_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return x @ kernel, (x, kernel)
+
+
+def _matmul_backward(saved: tuple[Array, Array], ct: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    d_x = ct @ kernel.T
+    # Tokens that are split cannot be one axis with rows; and libtpu needs 6 % longer if they are.
+    if device_kind() == "cpu" and ways_of("tokens") == 1:
+        x, ct = x.reshape(-1, x.shape[-1]), ct.reshape(-1, ct.shape[-1])
+    batch = tuple(range(x.ndim - 1))
+    return d_x, jnp.tensordot(x, ct, (batch, batch))
+
+
+matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
 class RMSNorm(nnx.Module):

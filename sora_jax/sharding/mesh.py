@@ -80,6 +80,13 @@ def mesh_for_rows(mesh: Mesh, at_most: int | None) -> Mesh:
     return Mesh(mesh.devices.reshape(shape), AXES, axis_types=mesh.axis_types)
 
 
+def device_kind() -> str:
+    """What the devices are that a program is traced for: those of the mesh that is set, which need
+    not exist, or else of this machine."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return str(device.device_kind if device is not None else jax.devices()[0].device_kind)
+
+
 def picture_mesh(mesh: Mesh, rows: int, height: int, width: int) -> Mesh:
     """The devices of `mesh` in its order, for a batch of clips whose pictures are split.
 

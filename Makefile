@@ -13,6 +13,8 @@ BIN := .venv/bin
 # A step's scratch memory comes fresh from the system every time. In huge pages a step of the demo
 # takes 98 ms for 124 (benchmarks/huge_pages.py). Without glibc nobody reads it.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
+# A test keeps one core busy, and up to 3 GiB. Files stay whole, for what their tests share.
+WORKERS := --numprocesses=2 --dist=loadfile
 
 .PHONY: demo test test-all lint types floors format venv constraints clean
 
@@ -20,10 +22,10 @@ demo: $(INSTALLED)-run  ## the whole path on the procedural world, or on MEDIA=f
 	$(BIN)/sora demo --workdir runs/demo $(if $(MEDIA),--media "$(MEDIA)")
 
 test: lint types floors  ## what CI runs
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" $(WORKERS)
 
 test-all: lint types floors  ## also the slow tests: real footage, long runs
-	$(BIN)/pytest
+	$(BIN)/pytest $(WORKERS)
 
 lint: venv  ## style and format
 	$(BIN)/ruff check .

@@ -48,6 +48,7 @@ EXTRAS = {
         'jax[tpu]; sys_platform == "linux" and platform_machine == "x86_64"',
         "pytest>=9",
         "pytest-timeout>=2.4",
+        "pytest-xdist>=3.8",
         "hypothesis>=6.130",
         "beartype>=0.22",
         "scikit-video==1.1.11",

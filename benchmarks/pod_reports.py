@@ -23,7 +23,7 @@ class Case:
 
     experiment: str
     topology: str
-    size: str  # the class as rows x tokens, or the clip as frames x height x width
+    size: str  # rows x tokens x parts x context of a class, or frames x height x width of a clip
     slices: int = 1
     changes: tuple[str, ...] = ()
     what: str = "train"

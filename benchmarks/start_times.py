@@ -23,6 +23,7 @@ from sora_jax.config import load_experiment
 from sora_jax.networks import make_generator
 from sora_jax.programs import abstract_batch, abstract_key, lowered_step, step_of
 from sora_jax.sharding.mesh import make_mesh
+from sora_jax.train.compiler_options import compile_here
 from sora_jax.train.diffusion_loss import diffusion_loss
 from sora_jax.train.executables import Executables, keep_on_disk
 from sora_jax.train.programs import Update
@@ -58,7 +59,7 @@ def make(directory: str) -> None:
     made = Executables(directory, list(mesh.devices.flat))
     for shape_class in experiment.data.shape_classes:
         [(lowered, _)], _ = lowered_step(experiment, shape_class, mesh)
-        made.save(lowered, lowered.compile())
+        made.save(lowered, compile_here(lowered))
 
 
 def in_a_process(call: str, directory: Path, cache: Path) -> float:

@@ -1,7 +1,7 @@
 """Text to video with 400 million parameters, laid out for TPU v5p:2x4x4.
 
 Check: sora compile --experiment dit_400m:p720 --topology v5p:2x4x4
-       (720p, 144 rows x 75,776 tokens in 3 parts: 19.9 of 95 GiB a chip, 29 s predicted)
+       (720p, 128 rows x 75,776 tokens in 4 parts: 11.9 of 95 GiB a chip, 21 s predicted)
 Run:   sora train --experiment dit_400m --data SET --stage dit --workdir RUN
 """
 

@@ -21,6 +21,7 @@ from sora_jax.data.sources import ClipSet
 from sora_jax.experiment import Experiment
 from sora_jax.models.latents import LatentStatistics, encode_tokens
 from sora_jax.models.vae import VAE
+from sora_jax.sharding.mesh import mesh_for_rows
 from sora_jax.sharding.rules import rows_sharding
 
 LABEL = "made_by.json"
@@ -89,11 +90,12 @@ def _encoded(
 ) -> Float[np.ndarray, "records n c"]:
     """Latents of every record of a bucket, in batches of its shape class, whose rows the mesh
     divides; the last batch is filled up with the last record."""
-    source, rows = clips.source(experiment.data.buckets[bucket]), experiment.classes()[bucket].rows
+    source, its_class = clips.source(experiment.data.buckets[bucket]), experiment.classes()[bucket]
+    rows, sharding = its_class.rows, rows_sharding(mesh_for_rows(mesh, its_class.context))
     parts = []
     for start in range(0, len(source), rows):
         indices = np.minimum(np.arange(start, start + rows), len(source) - 1)
         video = np.stack([source.clip(int(index))[1] for index in indices])
-        part = np.asarray(encode(jax.device_put(video, rows_sharding(mesh))))
+        part = np.asarray(encode(jax.device_put(video, sharding)))
         parts.append(part[: len(source) - start])
     return np.concatenate(parts)

@@ -77,25 +77,28 @@ class Experiment:
             raise ConfigError(
                 f"mesh.tensor={self.mesh.tensor} does not divide dit.heads={self.dit.heads}"
             )
+        if self.mesh.context > 1:
+            self.dit.attention.check(self.dit.heads, self.mesh.context, self.mesh.tensor)
         for shape_class in self.data.shape_classes:
-            self._check_class(shape_class)
+            self.check_class(shape_class)
 
-    def _check_class(self, shape_class: ShapeClass) -> None:
+    def check_class(self, shape_class: ShapeClass) -> None:
+        """Raises ConfigError unless the mesh divides the rows and tokens of a class."""
         whole = max(self.mesh.context, 1)
-        context = sharing_a_row(whole, shape_class.context)
-        ways = self._ways * whole // context
-        if shape_class.rows % (ways * shape_class.parts):
+        sharing = sharing_a_row(whole, shape_class.context)
+        others = whole // sharing
+        if shape_class.rows % (self._ways * others * shape_class.parts):
+            at_most = f" x {others} of context" if others > 1 else ""
             raise ConfigError(
-                f"mesh: {shape_class.rows} rows of a batch do not divide over replica x fsdp = "
-                f"{ways} in {shape_class.parts} parts, {context} devices sharing a row"
+                f"mesh: {shape_class.rows} rows of a batch do not divide over replica x fsdp"
+                f"{at_most} = {self._ways * others} in {shape_class.parts} parts: change the rows, "
+                "or the class's parts or context"
             )
-        if shape_class.tokens % context:
+        if shape_class.tokens % sharing:
             raise ConfigError(
-                f"mesh.context={context} does not divide the {shape_class.tokens} tokens of a "
-                "shape class"
+                f"mesh.context={whole}: {sharing} devices that share a row do not divide the "
+                f"{shape_class.tokens} tokens of a shape class"
             )
-        if context > 1:
-            self.dit.attention.check(self.dit.heads, context, self.mesh.tensor)
 
     def trained(self) -> "Experiment":
         """This experiment with the parts that do not decide what is learned at their defaults: a

@@ -37,15 +37,19 @@ def check_class(
 ) -> ClassReport:
     """What a training step on a class takes on the topology; its programs are kept among
     `executables`."""
+    experiment.check_class(shape_class)
     mesh = make_mesh(experiment.mesh, topology.devices)
     programs, state = lowered_step(experiment, shape_class, mesh)
-    mesh = mesh_for_rows(mesh, shape_class.context)
-    work = _work(experiment, shape_class, bytes_by_kind(state), mesh)
+    class_mesh = mesh_for_rows(mesh, shape_class.context)
+    work = _work(experiment, shape_class, bytes_by_kind(state), class_mesh)
     updates = dataclasses.replace(work, rows=0, model_flops=0, hardware_flops=0)
     blocks = experiment.dit.attention.blocks
     return joined(
         [
-            (_check(lowered, each, mesh, blocks, topology, OPTIONS["tpu"], executables), times)
+            (
+                _check(lowered, each, class_mesh, blocks, topology, OPTIONS["tpu"], executables),
+                times,
+            )
             for (lowered, times), each in zip(programs, (work, updates), strict=False)
         ]
     )

@@ -33,10 +33,11 @@ def prepare_clips(experiment: Experiment, mesh: Mesh) -> Prepare:
 def prepare_latents(experiment: Experiment, mesh: Mesh) -> Prepare:
     """Of latents made beforehand: laid out on the host, so that no bucket needs a program."""
 
+    meshes = [mesh_for_rows(mesh, each.context) for each in experiment.classes()]
+
     def prepare(item: tuple[int, EncodedBatch]) -> Prepared:
         laid = _laid_out(experiment, item[0], item[1])
-        its = mesh_for_rows(mesh, experiment.classes()[item[0]].context)
-        return Prepared(to_devices(laid, its), _trained(experiment, item[0]))
+        return Prepared(to_devices(laid, meshes[item[0]]), _trained(experiment, item[0]))
 
     return prepare
 
@@ -57,10 +58,10 @@ def prepare_encoded(
     classes = experiment.classes()
     meshes = {bucket: mesh_for_rows(mesh, classes[bucket].context) for bucket in buckets}
     lowered = []
-    for bucket, its in meshes.items():
-        batch = abstract_clips(experiment, bucket, classes[bucket].rows, its)
-        jitted = jax.jit(encode, static_argnames="bucket", out_shardings=rows_sharding(its))
-        with jax.set_mesh(its):
+    for bucket, class_mesh in meshes.items():
+        batch = abstract_clips(experiment, bucket, classes[bucket].rows, class_mesh)
+        jitted = jax.jit(encode, static_argnames="bucket", out_shardings=rows_sharding(class_mesh))
+        with jax.set_mesh(class_mesh):
             lowered.append((batch, jitted.lower(vae, batch, bucket)))
     programs = Programs("the encoder", lowered)
 

@@ -58,11 +58,14 @@ def demo(*changes: str) -> Experiment:
         (["dit.heads=5"], "dit.width=128 does not split into heads=5 of even width"),
         (["text.heads=7"], "text.width=64 does not divide by heads=7"),
         (["mesh.tensor=3"], "mesh.tensor=3 does not divide dit.heads=4"),
-        (["mesh.context=5"], "mesh.context=5 does not divide the 16 tokens of a shape class"),
+        (
+            ["mesh.context=5"],
+            "mesh.context=5: 5 devices that share a row do not divide the 16",
+        ),
         (["mesh.replica=5"], "mesh: 48 rows of a batch do not divide over replica x fsdp = 5 in 1"),
         (
             ["mesh.context=4", "data.shape_classes.0.context=2", "data.shape_classes.0.rows=9"],
-            "9 rows of a batch do not divide over replica x fsdp = 2 in 1 parts, 2 devices sharing",
+            "9 rows of a batch do not divide over replica x fsdp x 2 of context = 2 in 1 parts",
         ),
         (["vae.widths=(32,)"], "vae: 1 widths but 2 folds; give one per stage"),
         (["vae_stage.buckets='5x32x31',"], "there is no bucket 5x32x31; there are 1x32x32, "),

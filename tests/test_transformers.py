@@ -1,6 +1,7 @@
 """The family of transformers: sizes, stages, and a step of every class without being made."""
 
 import functools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,15 @@ def test_a_stage_has_few_classes_of_equal_cost_and_little_padding(name: str, sta
         ]
         assert waste
         assert sum(waste) / len(waste) <= 0.04
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_function_of_an_experiment_gives_one(name: str) -> None:
+    source = (FOLDER / f"{name}.py").read_text()
+    functions = re.findall(r"^(?:def )?(\w+)(?: = layout\(|\(\) -> Experiment:)", source, re.M)
+    assert set(STAGES) <= set(functions)
+    for function in functions:
+        assert isinstance(load_experiment(f"{name}:{function}"), Experiment)
 
 
 def test_a_stage_that_is_not_there_is_named() -> None:

@@ -32,6 +32,7 @@ from sora_jax.pod.topology import Topology, open_topology
 from sora_jax.podcheck import check_class, check_clip
 from sora_jax.podsearch import ranking, search
 from sora_jax.sampling_programs import Clip, What
+from sora_jax.sharding.mesh import make_mesh
 from sora_jax.train.executables import Executables, keep_on_disk
 
 FLAGS = flags.FlagValues()
@@ -161,9 +162,12 @@ def _reports(experiment: Experiment, topology: Topology) -> Iterator[ClassReport
             raise ConfigError(
                 "--clip is for sampling: give --what sample, vae_decode or vae_encode"
             )
-        made = EXECUTABLES.value and Executables(EXECUTABLES.value, topology.devices)
+        made = None
+        if EXECUTABLES.value is not None:  # in the mesh's order, as a run has its devices
+            mesh = make_mesh(experiment.mesh, topology.devices)
+            made = Executables(EXECUTABLES.value, list(mesh.devices.flat))
         for shape_class in _chosen(experiment, SHAPE_CLASS.value):
-            yield check_class(experiment, shape_class, topology, made or None)
+            yield check_class(experiment, shape_class, topology, made)
         return
     if EXECUTABLES.value is not None:
         raise ConfigError("--executables is for training: sampling compiles its own")

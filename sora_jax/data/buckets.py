@@ -36,10 +36,11 @@ class ShapeClass:
     rows: int  # of the global batch, over all devices
     tokens: int  # per row; a bucket with fewer is padded
     parts: int = 1  # turns that the step takes them in, of as many rows each, to save memory
-    context: int | None = None  # devices that share a row, at most; None leaves it to the mesh
+    context: int | None = None  # devices that share a row, of more in the mesh; None: all of these
 
     def __post_init__(self) -> None:
-        if min(self.rows, self.tokens, self.parts, self.context or 1) < 1:
+        shared = 1 if self.context is None else self.context
+        if min(self.rows, self.tokens, self.parts, shared) < 1:
             raise ConfigError(
                 f"shape class {self.rows} rows x {self.tokens} tokens in {self.parts} parts over "
                 f"context={self.context}: not positive"

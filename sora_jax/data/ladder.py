@@ -94,7 +94,8 @@ def equal_classes(
 
     Args:
         lengths: tokens a row; repeated ones share a class.
-        ways: devices that rows are split over; rows are multiples of it.
+        ways: devices that rows are split over, and of those of `context` as many more as do not
+            share a row; rows are multiples of it.
         context: devices that the tokens of the longest row are split over.
         cost: of a row of so many tokens, in any unit.
     """
@@ -113,8 +114,8 @@ def equal_classes(
         spent = [one.rows * each for one, each in zip(classes, costs, strict=True)]
         if max(spent) <= MOST_UNEQUAL * min(spent):
             return tuple(classes)
-    lengths = [length for length, _ in rounded]
-    raise ConfigError(f"no numbers of rows make steps of {lengths} tokens cost about the same")
+    tried = [length for length, _ in rounded]
+    raise ConfigError(f"no numbers of rows make steps of {tried} tokens cost about the same")
 
 
 def _fewest_sharing(length: int, context: int, held: int) -> int:

@@ -10,7 +10,6 @@ import bisect
 import dataclasses
 import functools
 import hashlib
-import itertools
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -116,8 +115,8 @@ class Steps:
         self.buckets = tuple(range(len(config.buckets)) if buckets is None else buckets)
         self._latents = latents
         chosen = [config.buckets[bucket] for bucket in self.buckets]
-        self._spans = {
-            bucket: own_rows(shardings[bucket], rows[bucket]) if shardings else (0, rows[bucket])
+        self._own = {
+            bucket: own_rows(shardings[bucket], rows[bucket]) if shardings else range(rows[bucket])
             for bucket in self.buckets
         }
         self._sources = {bucket: clips.source(config.buckets[bucket]) for bucket in self.buckets}
@@ -159,8 +158,7 @@ class Steps:
         bucket = self.buckets[choice]
         size = self.config.buckets[bucket]
         first = number * self.rows[bucket]
-        low, high = self._spans[bucket]
-        positions = range(first + low, first + high)
+        positions = [first + row for row in self._own[bucket]]
         fps = np.empty(len(positions), np.float32)
         captions: list[str] = []
         contents: list[Any] = []
@@ -237,21 +235,18 @@ class Batches(Iterator[tuple[int, Any]]):
             self._iterator = None
 
 
-def own_rows(sharding: jax.sharding.Sharding, rows: int) -> tuple[int, int]:
-    """The half-open range of a batch's rows that this process must supply, asked of the sharding.
+def own_rows(sharding: jax.sharding.Sharding, rows: int) -> list[int]:
+    """The rows of a batch that this process must supply, ascending, asked of the sharding.
 
     Right also when several processes hold the same rows (a model axis across hosts), where counting
-    by process index would hand each of them other rows.
+    by process index would hand each of them other rows, and where a process's rows are not in one
+    piece, as the box of chips of a TPU host need not be along the mesh.
     """
     try:
         indices = sharding.addressable_devices_indices_map((rows,)).values()
     except ValueError as error:
         raise ConfigError(
-            f"the {sharding.num_devices} devices of the mesh do not divide the {rows} rows of "
-            "a batch: change the rows, or give fewer devices to replica and fsdp"
+            f"a mesh of {sharding.num_devices} devices does not divide the {rows} rows of a batch: "
+            "change the rows, or let more devices share one (mesh.context, the class's context)"
         ) from error
-    spans = sorted({index[0].indices(rows)[:2] for index in indices if index is not None})
-    for (_, end), (start, _) in itertools.pairwise(spans):
-        if end != start:
-            raise ConfigError(f"this process has rows {spans}: the mesh must keep them together")
-    return spans[0][0], spans[-1][1]
+    return sorted({row for index in indices if index is not None for row in range(rows)[index[0]]})

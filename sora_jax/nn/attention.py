@@ -39,6 +39,7 @@ class AttentionConfig:
     `kernel` computes it on a device. Where tokens are split over the mesh axis `context`, devices
     in groups of `ulysses` trade tokens for heads, and between the groups keys and values are
     gathered or go round in a ring: ulysses=1 does all by `context`, ulysses = the axis nothing.
+    Where fewer devices share a row, all of these are a group.
     `blocks` of None are those of block_sizes.py for the TPU and the length.
     """
 
@@ -129,6 +130,7 @@ def _attend_on(
     split = ways_split(query.shape[1], mesh, "tokens")
     compute = _kernel(config, among_tokens)
     if among_tokens and split > 1:
+        config = dataclasses.replace(config, ulysses=min(config.ulysses, split))
         config.check(query.shape[2], split, mesh.shape["tensor"])
         compute = functools.partial(
             attend_across,

@@ -62,8 +62,9 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
 
 
 def sharing_a_row(context: int, at_most: int | None) -> int:
-    """Devices of a `context` axis that share a row, of which more than so many are not to."""
-    return math.gcd(context, at_most or context)
+    """Devices of a `context` axis that share a row, where at most so many are to: as many as divide
+    both, and so the row's tokens."""
+    return context if at_most is None else math.gcd(context, at_most)
 
 
 def mesh_for_rows(mesh: Mesh, at_most: int | None) -> Mesh:

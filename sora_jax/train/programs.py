@@ -16,7 +16,7 @@ from jaxtyping import PRNGKeyArray
 
 from sora_jax.errors import UserError
 from sora_jax.sharding.rules import mesh_of, over_mesh
-from sora_jax.train.compiler_options import OPTIONS
+from sora_jax.train.compiler_options import compile_here
 from sora_jax.train.executables import Executables
 from sora_jax.train.state import TrainState
 from sora_jax.train.step import Metrics, Sums, TrainStep
@@ -74,15 +74,15 @@ def lower_step(
     out is laid out like what goes in, whatever the compiler would prefer.
     """
     mesh = mesh_of(batch)
-    here, its_key = over_mesh((state, key), mesh)
+    class_state, class_key = over_mesh((state, key), mesh)
     with jax.set_mesh(mesh):
         if step.micro_batches == 1:
             shardings = (_shardings(state), None)
             update = jax.jit(step, donate_argnums=0, out_shardings=shardings)
-            return update.lower(here, batch, its_key)
-        sums = abstract_sums(step, here, batch, its_key)
+            return update.lower(class_state, batch, class_key)
+        sums = abstract_sums(step, class_state, batch, class_key)
         add = jax.jit(step.add, donate_argnums=1, out_shardings=_shardings(sums))
-        return add.lower(here, sums, batch, its_key)
+        return add.lower(class_state, sums, batch, class_key)
 
 
 def lower_close(
@@ -99,8 +99,8 @@ def abstract_sums(step: TrainStep, state: TrainState, batch: Any, key: PRNGKeyAr
     """Shapes, dtypes and shardings of the sums over micro-batches: gradients laid out like their
     parameters, a copy in each replica."""
     gradients = functools.partial(step.gradients, rows=1)  # whose number is in no shape
-    model, its_key = over_mesh((state.model, key), mesh_of(batch))
-    _, metrics = jax.eval_shape(gradients, model, batch, its_key)
+    model, class_key = over_mesh((state.model, key), mesh_of(batch))
+    _, metrics = jax.eval_shape(gradients, model, batch, class_key)
     mesh = mesh_of(state)
     replicas = mesh.shape["replica"]
 
@@ -160,7 +160,7 @@ class Update:
 
 def _compiled(lowered: jax.stages.Lowered, executables: Executables | None) -> jax.stages.Compiled:
     loaded = executables.load(lowered) if executables else None
-    return loaded or lowered.compile(OPTIONS.get(jax.default_backend()))
+    return loaded or compile_here(lowered)
 
 
 def _return_free_memory() -> None:

@@ -53,7 +53,7 @@ def experiment() -> Experiment:
         name="killed",
         data=DataConfig(
             buckets=(Bucket(1, 16, 16), Bucket(5, 16, 16), Bucket(5, 16, 24)),
-            shape_classes=(ShapeClass(8, 4, parts=2), ShapeClass(4, 12)),
+            shape_classes=(ShapeClass(16, 4, parts=2, context=1), ShapeClass(4, 12)),
             text_length=8,
             vocabulary_size=48,
         ),
@@ -181,7 +181,7 @@ def test_a_killed_run_continues_to_the_same_bits(
 
 def test_the_step_is_traced_for_each_shape_class_and_no_other(whole: Whole) -> None:
     """The class in two parts by each replica for itself."""
-    assert set(whole.compiled) == {(4, 12, 16), (2, 4, 16)}
+    assert set(whole.compiled) == {(4, 12, 16), (4, 4, 16)}
 
 
 def test_sora_compile_makes_the_programs_of_a_run(given: tuple[Path, Path], whole: Whole) -> None:

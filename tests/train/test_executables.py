@@ -14,6 +14,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from sora_jax.errors import UserError
 from sora_jax.programs import abstract_key
 from sora_jax.sharding.rules import replicated, rows_sharding
+from sora_jax.train.compiler_options import OPTIONS, compile_here
 from sora_jax.train.executables import Executables
 from sora_jax.train.programs import Update, lower_close, lower_step
 from sora_jax.train.state import abstract_state, init_state
@@ -55,7 +56,7 @@ def test_a_run_loads_what_was_made_for_it_and_compiles_nothing(
         state = abstract_state(make_model, step.optimizer, MESH)
         for lower in (lower_step, lower_close)[:micro_batches]:
             lowered = lower(step, state, BATCH, abstract_key(MESH))
-            made.save(lowered, lowered.compile())
+            made.save(lowered, compile_here(lowered))
         compiled = updated(None)
 
         def refuse(lowered: Any) -> None:
@@ -88,6 +89,9 @@ def test_what_differs_in_anything_is_not_found(
     monkeypatch.setenv("LIBTPU_INIT_ARGS", "--xla_of_other_kind=true")
     assert made.load(lowered_sum(4)) is None
     monkeypatch.delenv("LIBTPU_INIT_ARGS")
+    with monkeypatch.context() as patch:
+        patch.setitem(OPTIONS, "cpu", {})
+        assert made.load(lowered_sum(4)) is None
     monkeypatch.setattr(jax, "__version__", "0.0.1")
     assert made.load(lowered_sum(4)) is None
 

@@ -59,8 +59,8 @@ def updated(
 
 def on_devices(batch: Any, mesh: Mesh) -> Any:
     """The batch, of which every process gives the rows that its devices hold."""
-    low, high = own_rows(rows_sharding(mesh), ROWS)
-    return to_devices(jax.tree.map(lambda array: np.asarray(array)[low:high], batch), mesh)
+    rows = own_rows(rows_sharding(mesh), ROWS)
+    return to_devices(jax.tree.map(lambda array: np.asarray(array)[rows], batch), mesh)
 
 
 def whole(model: Any) -> list[np.ndarray]:
@@ -116,9 +116,15 @@ def test_a_batch_in_parts_gives_the_gradients_of_the_whole(
 
 
 @pytest.mark.parametrize(
-    ("sizes", "parts", "context"), [((1, 2, 4, 1), 1, 1), ((2, 1, 4, 1), 2, 2)]
+    ("sizes", "parts", "context", "attention"),
+    [
+        ((1, 2, 4, 1), 1, 1, AttentionConfig(ulysses=4)),
+        ((2, 1, 4, 1), 2, 2, AttentionConfig(ulysses=4)),
+    ],
+    ids=str,
 )
 def test_rows_that_fewer_devices_share_give_the_gradients_of_the_whole(
-    sizes: tuple[int, int, int, int], parts: int, context: int
+    sizes: tuple[int, int, int, int], parts: int, context: int, attention: AttentionConfig
 ) -> None:
-    check_equal(updated(DIT, make_mesh(MeshConfig(*sizes)), parts, context), on_one_device())
+    config = dataclasses.replace(DIT, attention=attention)
+    check_equal(updated(config, make_mesh(MeshConfig(*sizes)), parts, context), on_one_device())

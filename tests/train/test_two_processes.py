@@ -20,17 +20,25 @@ CHECKOUT = Path(__file__).resolve().parent.parent.parent
 CHILD = "from tests.train import test_two_processes as t; import sys; t.child(*sys.argv[1:])"
 
 
-def child(port: str, number: str, output: str) -> None:
-    """One of the processes: a step on the mesh of all, written out."""
+def child(port: str, number: str, output: str, order: str, context: str) -> None:
+    """One of the processes: a step on the mesh of all in that order, written out."""
     from sora_jax.sharding.mesh import MeshConfig, make_mesh
 
     jax.distributed.initialize(f"localhost:{port}", 2, int(number))
-    found = updated(SHALLOW, make_mesh(MeshConfig(replica=2, fsdp=1, context=2)))
+    devices = [jax.devices()[int(place)] for place in order]
+    mesh = make_mesh(MeshConfig(replica=2, fsdp=1, context=2), devices)
+    found = updated(SHALLOW, mesh, context=int(context))
     Path(output).write_bytes(pickle.dumps(found))
 
 
 @pytest.mark.slow
-def test_two_processes_come_to_the_gradients_of_one_device(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("order", "context"),
+    [("0123", 2), pytest.param("0213", 1, id="rows of a process in two pieces")],
+)
+def test_two_processes_come_to_the_gradients_of_one_device(
+    tmp_path: Path, order: str, context: int
+) -> None:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
@@ -43,7 +51,7 @@ def test_two_processes_come_to_the_gradients_of_one_device(tmp_path: Path) -> No
     outputs = [tmp_path / str(number) for number in range(2)]
     children = [
         subprocess.Popen(
-            [sys.executable, "-c", CHILD, port, str(number), str(output)],
+            [sys.executable, "-c", CHILD, port, str(number), str(output), order, str(context)],
             cwd=CHECKOUT,
             env=environment,
             stderr=subprocess.PIPE,

@@ -38,32 +38,36 @@ class Linear(nnx.Module):
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
-@jax.custom_vjp
 def matmul(x: Float[Array, "*batch i"], kernel: Float[Array, "i o"]) -> Float[Array, "*batch o"]:
-    """`x @ kernel`, whose kernel's gradient comes as the kernel lies.
+    """`x @ kernel`; on CPU with a rule of its own for the gradient.
 
-    By jax's own rule it comes transposed, and XLA turns it round on CPU; and it turns `x` round, to
-    make one axis of those that are summed over. Both are 6 % of a training step of 30 million
-    parameters. For TPU this rule and jax's compile to the same.
+    By jax's rule the kernel's gradient comes transposed, and XLA turns it round on CPU; and it
+    turns `x` round, to make one axis of those that are summed over. Both are 6 % of a training step
+    of 30 million parameters. On TPU nothing is turned round, and two uses of a kernel that are told
+    apart may be gathered twice.
     """
+    return _as_it_lies(x, kernel) if device_kind() == "cpu" else x @ kernel
+
+
+@jax.custom_vjp
+def _as_it_lies(x: Array, kernel: Array) -> Array:
     return x @ kernel
 
 
-def _matmul_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
     return x @ kernel, (x, kernel)
 
 
-def _matmul_backward(saved: tuple[Array, Array], ct: Array) -> tuple[Array, Array]:
+def _backward(saved: tuple[Array, Array], ct: Array) -> tuple[Array, Array]:
     x, kernel = saved
     d_x = ct @ kernel.T
-    # Tokens that are split cannot be one axis with rows; and libtpu needs 6 % longer if they are.
-    if device_kind() == "cpu" and ways_of("tokens") == 1:
+    if ways_of("tokens") == 1:  # tokens that are split cannot be one axis with rows
         x, ct = x.reshape(-1, x.shape[-1]), ct.reshape(-1, ct.shape[-1])
     batch = tuple(range(x.ndim - 1))
     return d_x, jnp.tensordot(x, ct, (batch, batch))
 
 
-matmul.defvjp(_matmul_forward, _matmul_backward)
+_as_it_lies.defvjp(_forward, _backward)
 
 
 class RMSNorm(nnx.Module):

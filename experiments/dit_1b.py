@@ -1,7 +1,7 @@
 """Text to video with 1 billion parameters, laid out for TPU v5p:4x4x4.
 
 Check: sora compile --experiment dit_1b:p720 --topology v5p:4x4x4
-       (720p, 256 rows x 75,776 tokens in 4 parts: 20.4 of 95 GiB a chip, 40 s predicted)
+       (720p, 256 rows x 75,776 tokens in 4 parts: 20.5 of 95 GiB a chip, 40 s predicted)
 Run:   sora train --experiment dit_1b --data SET --stage dit --workdir RUN
 """
 

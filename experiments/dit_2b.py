@@ -1,7 +1,7 @@
 """Text to video with 2 billion parameters, laid out for TPU v5p:4x4x4.
 
 Check: sora compile --experiment dit_2b:p720 --topology v5p:4x4x4
-       (720p, 256 rows x 75,776 tokens in 4 parts: 30.0 of 95 GiB a chip, 59 s predicted)
+       (720p, 256 rows x 75,776 tokens in 4 parts: 29.9 of 95 GiB a chip, 59 s predicted)
 Run:   sora train --experiment dit_2b --data SET --stage dit --workdir RUN
 """
 

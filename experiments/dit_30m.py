@@ -1,7 +1,7 @@
 """Text to video with 30 million parameters, laid out for TPU v5p:2x2x1.
 
 Check: sora compile --experiment dit_30m:p720 --topology v5p:2x2x1
-       (720p, 36 rows x 75,776 tokens in 3 parts: 9.8 of 95 GiB a chip, 9.7 s predicted)
+       (720p, 36 rows x 75,776 tokens in 3 parts: 10.0 of 95 GiB a chip, 9.7 s predicted)
 Run:   sora train --experiment dit_30m --data SET --stage dit --workdir RUN
 """
 

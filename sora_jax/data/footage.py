@@ -80,9 +80,9 @@ def read_frames(path: Path) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
     from av.video.reformatter import VideoReformatter
 
     reformatter = VideoReformatter()
-    for frame, width in _decode(path):
+    for frame, width in decoded(path):
         picture = reformatter.reformat(frame, width=width, height=frame.height, format="rgb24")
-        yield np.ascontiguousarray(np.rot90(picture.to_ndarray(), _quarter_turns(frame)))
+        yield np.ascontiguousarray(np.rot90(picture.to_ndarray(), quarter_turns(frame)))
 
 
 def scan_video(path: Path) -> Scan:
@@ -91,41 +91,76 @@ def scan_video(path: Path) -> Scan:
     Raises:
         MediaError: unreadable, truncated, damaged, or too large to decode safely.
     """
-    import scenedetect
-    from av.video.reformatter import Interpolation, VideoReformatter
+    from av.video.reformatter import VideoReformatter
 
-    # By default a shot has 15 frames or more: shorter ones would hide cuts inside clips.
-    detector = scenedetect.AdaptiveDetector(min_scene_len=1)
-    reformatter = VideoReformatter()
+    finder, reformatter = CutFinder(), VideoReformatter()
     times: list[float] = []
     cuts: list[int] = []
     height = width = 0
-    for frame, display_width in _decode(path):
+    for frame, display_width in decoded(path):
         if not times:
             height, width = frame.height, display_width
-            if _quarter_turns(frame) % 2:
+            if quarter_turns(frame) % 2:
                 height, width = width, height
-        shrink = max(1, min(frame.height, frame.width) // DETECTOR_SIDE)
-        small = reformatter.reformat(
-            frame,
-            width=frame.width // shrink,
-            height=frame.height // shrink,
-            format="bgr24",
-            interpolation=Interpolation.AREA,
-        )
-        # The detector counts in frames, so that its rate is of no matter.
-        timecode = scenedetect.FrameTimecode(len(times), fps=25.0)
-        found = detector.process_frame(timecode, small.to_ndarray())
-        cuts += [int(cut.frame_num) for cut in found]
+        cuts += finder.found(small_picture(frame, frame.width, reformatter))
         times.append(frame.time if frame.time is not None else float(len(times)))
-    fps, variable = _rate(path, times)
+    fps, variable = rate_of(path, times)
     return Scan(len(times), height, width, fps, variable, tuple(cuts))
 
 
-def _decode(path: Path) -> Iterator[tuple[Any, int]]:
+def small_picture(frame: Any, width: int, reformatter: Any) -> UInt8[np.ndarray, "h w 3"]:
+    """A PyAV frame of about 256 pixels a side, as blue, green and red, not turned upright.
+
+    Args:
+        frame: never enlarged.
+        width: that its whole height is to have.
+        reformatter: PyAV's, one for all frames of a video.
+    """
+    from av.video.reformatter import Interpolation
+
+    shrink = max(1, min(frame.height, width) // DETECTOR_SIDE)
+    small = reformatter.reformat(
+        frame,
+        width=width // shrink,
+        height=frame.height // shrink,
+        format="bgr24",
+        interpolation=Interpolation.AREA,
+    )
+    picture: UInt8[np.ndarray, "h w 3"] = small.to_ndarray()
+    return picture
+
+
+class CutFinder:
+    """PySceneDetect's adaptive detector, asked about one frame after another."""
+
+    def __init__(self) -> None:
+        import scenedetect
+
+        self._timecode = scenedetect.FrameTimecode
+        # By default a shot has 15 frames or more: shorter ones would hide cuts inside clips.
+        self._detector = scenedetect.AdaptiveDetector(min_scene_len=1)
+        self._frames = 0
+
+    @property
+    def lag(self) -> int:
+        """A frame is known to begin a shot, or not to, once so many more were seen."""
+        return int(self._detector.event_buffer_length)
+
+    def found(self, picture: UInt8[np.ndarray, "h w 3"]) -> list[int]:
+        """Takes the next frame; returns the frames now known to begin a shot, by number."""
+        # The detector counts in frames, so that its rate is of no matter.
+        cuts = self._detector.process_frame(self._timecode(self._frames, fps=25.0), picture)
+        self._frames += 1
+        return [int(cut.frame_num) for cut in cuts]
+
+
+def decoded(path: Path, *, vectors: bool = False) -> Iterator[tuple[Any, int]]:
     """PyAV frames of the first video stream, each with the width that makes its pixels square.
 
-    Raises MediaError at the end if frames are missing there.
+    `vectors` keeps the codec's motion vectors beside the frames.
+
+    Raises:
+        MediaError: unreadable, damaged, too large, or, at the end, frames are missing there.
     """
     import av
 
@@ -138,6 +173,8 @@ def _decode(path: Path) -> Iterator[tuple[Any, int]]:
             if stream.width * stream.height > MAX_PIXELS:
                 raise MediaError(path, "too large", f"{stream.height}x{stream.width} pixels")
             stream.thread_type = "AUTO"
+            if vectors:
+                stream.codec_context.options = {"flags2": "+export_mvs"}
             declared, seconds = stream.frames, (container.duration or 0) / av.time_base
             end = 0.0
             for frame in container.decode(stream):
@@ -160,7 +197,7 @@ def _decode(path: Path) -> Iterator[tuple[Any, int]]:
         raise MediaError(path, "truncated", f"{end:.1f} of {seconds:.1f} seconds can be decoded")
 
 
-def _rate(path: Path, times: list[float]) -> tuple[float, bool]:
+def rate_of(path: Path, times: list[float]) -> tuple[float, bool]:
     """Average frames per second, and whether the frames are spaced unevenly."""
     import av
 
@@ -174,7 +211,7 @@ def _rate(path: Path, times: list[float]) -> tuple[float, bool]:
     return (float(rate) if rate else 1.0), False
 
 
-def _quarter_turns(frame: Any) -> int:
+def quarter_turns(frame: Any) -> int:
     """Anticlockwise quarter turns that stand the frame upright, as np.rot90 counts them."""
     return round((frame.rotation or 0) / 90) % 4
 

@@ -1,0 +1,115 @@
+"""Clips that are one, over a whole table: candidates by keys, pairs by comparing, then components.
+
+The keys of a clip meet those of others in a shuffle; pairs that share one are compared by their
+thumbnails; pairs that are alike are edges, and of each component of the graph the best clip stays.
+Clips of one asset never stand for each other: they are different parts of it.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import apache_beam as beam
+import networkx
+from apache_beam.metrics.metric import Metrics
+
+from data_pipelines.likeness import ALIKE, Signature, alike, keys
+from data_pipelines.rules import measures
+from data_pipelines.table import Row
+
+CROWD = 200  # clips that share a key; of more, each is compared with the next few only
+NEIGHBOURS = 20
+Quality = tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Known:
+    """A clip as a member of a component; the greatest of them is the best."""
+
+    quality: Quality
+    clip_id: str
+    asset_id: str
+
+
+class Duplicates(beam.PTransform):
+    """PCollection of rows -> (clip_id, clip_id of what is kept for it), for duplicates only."""
+
+    def expand(self, rows: Any) -> Any:
+        compared = rows | "compared" >> beam.Map(
+            lambda row: (row.clip_id, (known(row), row.thumbnails, row.thumbnail_seconds))
+        )
+        pairs = (
+            rows
+            | "keys" >> beam.FlatMap(_keyed)
+            | "share a key" >> beam.GroupByKey()
+            | "pairs" >> beam.FlatMapTuple(lambda _, clips: _pairs(clips))
+            | "each pair once" >> beam.Distinct()
+        )
+        halves = (
+            {"clip": compared, "others": pairs}
+            | "first of pairs" >> beam.CoGroupByKey()
+            | "to the others" >> beam.FlatMapTuple(_to_the_others)
+        )
+        return (
+            {"clip": compared, "others": halves}
+            | "second of pairs" >> beam.CoGroupByKey()
+            | "compare" >> beam.FlatMapTuple(_edges)
+            | "all edges" >> beam.Map(lambda edge: ("", edge))
+            | "at one place" >> beam.GroupByKey()
+            | "components" >> beam.FlatMapTuple(lambda _, edges: kept_for(edges))
+        )
+
+
+def known(row: Row) -> Known:
+    """A clip by what is better: more pixels, fewer repeated frames, more bits, more frames."""
+    found = measures(row)
+    repeated = round(row.scores.get("static_fraction", 0.0), 1)
+    quality = (found["height"] * found["width"], -repeated, row.bits_a_second, row.frames)
+    return Known(quality, row.clip_id, row.asset_id)
+
+
+def _keyed(row: Row) -> Iterator[tuple[bytes, tuple[str, str]]]:
+    signature = Signature.parse(row.thumbnails, row.thumbnail_seconds)
+    for key in keys(signature):
+        yield row.kind.encode() + key, (row.clip_id, row.asset_id)
+
+
+def _pairs(clips: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    ordered = sorted(clips)
+    if len(ordered) > CROWD:
+        Metrics.counter("sora_jax", "crowded keys").inc()
+    reach = NEIGHBOURS if len(ordered) > CROWD else len(ordered)
+    for place, (one, asset) in enumerate(ordered):
+        for other, others_asset in itertools.islice(ordered, place + 1, place + 1 + reach):
+            if asset != others_asset:
+                yield one, other
+
+
+def _to_the_others(clip_id: str, found: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    del clip_id
+    (clip,) = found["clip"]
+    for other in found["others"]:
+        yield other, clip
+
+
+def _edges(clip_id: str, found: Mapping[str, Any]) -> Iterator[tuple[Known, Known]]:
+    del clip_id
+    (clip, thumbnails, seconds) = next(iter(found["clip"]))
+    signature = Signature.parse(thumbnails, seconds)
+    for other, others_thumbnails, others_seconds in found["others"]:
+        if alike(Signature.parse(others_thumbnails, others_seconds), signature) >= ALIKE:
+            yield other, clip
+
+
+def kept_for(edges: Iterable[tuple[Known, Known]]) -> Iterator[tuple[str, str]]:
+    """(clip, clip that is kept for it) of every component. The best clip stays, and the best of
+    others of its asset, which are no copies of it; for the rest the best stands that is like
+    themselves, or, of those, the best of all."""
+    graph = networkx.Graph(edges)
+    for component in networkx.connected_components(graph):
+        best = max(component)
+        others = [clip for clip in component if clip.asset_id == best.asset_id]
+        for clip in component.difference(others):
+            near = [kept for kept in others if graph.has_edge(clip, kept)]
+            yield clip.clip_id, max(near or [best]).clip_id

@@ -1,0 +1,113 @@
+"""A table of clips and rules -> the same table with a verdict on every clip.
+
+    python -m data_pipelines.judge --table TABLE --output JUDGED [--rules RULES.json]
+
+Nothing is decoded. Duplicates are looked for among the clips that pass the rules, and the best of
+each stays. Flags that are not listed here go to Beam.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.io.parquetio import ReadFromParquet, WriteToParquet
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from data_pipelines import rules as rules_config
+from data_pipelines import table
+from data_pipelines.command import run
+from data_pipelines.duplicates import Duplicates
+from data_pipelines.rules import RULES, Rule, verdict
+from data_pipelines.table import Row, Verdict
+
+DUPLICATE = "duplicate"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parses the command line and runs the pipeline."""
+    parser = argparse.ArgumentParser(prog="python -m data_pipelines.judge", description=__doc__)
+    parser.add_argument("--table", help="what analyse wrote")
+    parser.add_argument("--output", help="folder of the new table")
+    parser.add_argument("--rules", help="JSON; the built-in ones by default")
+    parser.add_argument("--print_rules", action="store_true", help="print the built-in ones")
+    chosen, beam_flags = parser.parse_known_args(arguments)
+    if chosen.print_rules:
+        print(rules_config.dump(RULES))
+        return
+    if not (chosen.table and chosen.output):
+        raise table.TableError("judge needs --table and --output")
+    rules = rules_config.load(chosen.rules) if chosen.rules else RULES
+    counts = judge(chosen.table, chosen.output, rules, PipelineOptions(beam_flags))
+    for name, count in sorted(counts.items()):
+        print(f"{name}: {count}")
+
+
+def judge(
+    measured: str,
+    output: str,
+    rules: Sequence[Rule] = RULES,
+    options: PipelineOptions | None = None,
+) -> dict[str, int]:
+    """Writes the table with verdicts; returns how many clips are kept, and dropped by each rule.
+
+    Raises:
+        TableError: the table is not there or not whole, or something is at the output.
+        ConfigError: a rule asks for what the table does not have.
+    """
+    made_of = table.about(measured)
+    _check(rules, measured)
+    table.empty(output)
+    with beam.Pipeline(options=options) as pipeline:
+        judged = (
+            pipeline
+            | "read" >> ReadFromParquet(f"{measured}/*.parquet")
+            | "rows" >> beam.Map(Row.of)
+            | "rules" >> beam.Map(lambda row: (row.clip_id, (row, verdict(row, rules))))
+        )
+        duplicates = (
+            judged
+            | "that pass" >> beam.Filter(lambda each: each[1][1].keep)
+            | "their rows" >> beam.MapTuple(lambda _, found: found[0])
+            | Duplicates()
+        )
+        _ = (
+            {"judged": judged, "kept_for": duplicates}
+            | beam.CoGroupByKey()
+            | "verdicts" >> beam.FlatMapTuple(_merged)
+            | "write"
+            >> WriteToParquet(
+                f"{output}/clips",
+                table.schema(made_of["scores"], judged=True),
+                file_name_suffix=".parquet",
+            )
+        )
+    counts: dict[str, int] = {}
+    for found in table.written(output, ["rule"]):
+        name = f"dropped: {found['rule']}" if found["rule"] else "kept"
+        counts[name] = counts.get(name, 0) + 1
+    about = {"rules": rules_config.dump(rules), "verdicts": counts}
+    table.finish(output, made_of | about)
+    return counts
+
+
+def _check(rules: Sequence[Rule], measured: str) -> None:
+    """Tries the rules on the first clip, so that a wrong one stops here and not in a worker."""
+    first = next((row for row in table.rows(measured) if not row["problem"]), None)
+    if first is not None:
+        found = rules_config.measures(Row.of(first))
+        for rule in rules:
+            rule.fails(rule.kind, found)
+
+
+def _merged(clip_id: str, found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    del clip_id
+    for row, given in found["judged"]:
+        for kept in found["kept_for"]:
+            given = Verdict(False, DUPLICATE, (DUPLICATE,), duplicate_of=kept)
+        yield row.flat() | given.flat()
+
+
+if __name__ == "__main__":
+    run(main, sys.argv[1:])

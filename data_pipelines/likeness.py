@@ -1,0 +1,161 @@
+"""Whether two clips are one: re-encoded, trimmed, rescaled, cropped, mirrored or slowed.
+
+A clip is known by grey thumbnails of 32 x 32. Two clips are compared along every line of time that
+may lead through both: an offset, and a rate. Where the best line of all covers at least half of the
+shorter clip, and the thumbnails on it correlate, the clips are one. The best line of two parts of
+one slow shot covers little of either, so these stay two.
+
+Clips worth comparing are found by keys: parts of a perceptual hash (pHash, the signs of the lowest
+frequencies) of a few thumbnails, whole, cropped and mirrored, so that copies share some key.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from data_pipelines.shots import Clip
+
+SIDE = 32
+COMPARED = 16  # pixels a side that crops of thumbnails are averaged to
+MOST_THUMBNAILS = 16  # of a clip; for a longer one they are farther apart
+RATES = (1.0, 0.5, 2.0, 2 / 3, 1.5)  # seconds of one clip in a second of the other
+LEAST_COVERED = 0.5  # of the shorter clip
+LEAST_ON_A_LINE = 2  # thumbnails, unless a clip has fewer
+ALIKE = 0.93  # mean correlation along the line
+INSETS = (0.0, 0.05, 0.1)  # of a side that a crop may have taken off
+KEYED = 8  # thumbnails of a clip that keys are made of, evenly spaced
+BANDS = 4  # keys of a thumbnail, of 16 bits each
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """What is kept of a clip to compare it by."""
+
+    thumbnails: UInt8[np.ndarray, "n s s"]
+    seconds: float  # between them
+
+    @classmethod
+    def parse(cls, stored: bytes, seconds: float) -> "Signature":
+        return cls(np.frombuffer(stored, np.uint8).reshape(-1, SIDE, SIDE), seconds)
+
+
+def signature(clip: Clip) -> Signature:
+    """Thumbnails of a clip whose bars are cut off, as many as allowed, and evenly spaced."""
+    import cv2
+
+    stride = 1
+    while len(clip.pictures) > MOST_THUMBNAILS * stride:
+        stride *= 2
+    thumbnails = [
+        cv2.resize(
+            cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (SIDE, SIDE), interpolation=cv2.INTER_AREA
+        )
+        for picture in clip.pictures[::stride]
+    ]
+    return Signature(np.stack(thumbnails), clip.seconds * stride)
+
+
+def keys(clip: Signature) -> Iterator[bytes]:
+    """Keys of which copies of a clip share at least one, nearly always."""
+    import imagehash
+    from PIL import Image
+
+    chosen = np.unique(np.linspace(0, len(clip.thumbnails) - 1, KEYED).astype(int))
+    found = set()
+    for thumbnail, inset in itertools.product(clip.thumbnails[chosen], INSETS):
+        edge = inset * SIDE
+        box = (edge, edge, SIDE - edge, SIDE - edge)
+        cropped = Image.fromarray(thumbnail).resize((SIDE, SIDE), Image.Resampling.BILINEAR, box)
+        for picture in (cropped, cropped.transpose(Image.Transpose.FLIP_LEFT_RIGHT)):
+            bits = imagehash.phash(picture, hash_size=8, highfreq_factor=SIDE // 8).hash
+            packed = np.packbits(bits.reshape(BANDS, -1), axis=1)
+            found |= {bytes([band]) + part.tobytes() for band, part in enumerate(packed)}
+    yield from sorted(found)
+
+
+def alike(one: Signature, other: Signature) -> float:
+    """Mean correlation of two clips along the line of time that fits them best, from 0 to 1; 0 if
+    that line covers less than half of the shorter one.
+
+    As soon as it is enough for the clips to be one, nothing better is looked for.
+    """
+    seconds = max(one.seconds, other.seconds)
+    first, second = (
+        clip.thumbnails[:: max(1, round(seconds / clip.seconds))] for clip in (one, other)
+    )
+    best = 0.0
+    # Whole beside whole, then crops of the one beside the other, and of the other beside the one.
+    for cuts, part, whole in (
+        (_cuts()[:1], first, second),
+        (_cuts(), first, second),
+        (_cuts(), second, first),
+    ):
+        crops = _normal(_cropped(part, cuts))
+        for picture in (whole, whole[..., ::-1]):
+            products = crops @ _normal(_cropped(picture, _cuts()[:1])[0]).T
+            best = max(best, _along_lines(products))
+            if best >= ALIKE:
+                return best
+    return best
+
+
+def _along_lines(products: Float[np.ndarray, "k n m"]) -> float:
+    """The best mean along a line of time, over all crops, as `alike` counts it."""
+    lines, covered = _lines(*products.shape[1:])
+    means = products.reshape(len(products), -1) @ lines
+    valid = covered[means.argmax(1)] >= LEAST_COVERED
+    return float(np.max(means.max(1), where=valid, initial=0.0))
+
+
+def _cropped(
+    thumbnails: UInt8[np.ndarray, "n s s"], cuts: Float[np.ndarray, "c p s"]
+) -> Float[np.ndarray, "k n d"]:
+    """Thumbnails cut in every way in height and width, averaged to 16 x 16."""
+    down = cuts[:, None] @ thumbnails.astype(np.float32)
+    both = down[:, None] @ cuts.mT[:, None]
+    return both.reshape(len(cuts) ** 2, len(thumbnails), -1)
+
+
+@functools.cache
+def _cuts() -> Float[np.ndarray, "k c s"]:
+    """For every crop of a line of pixels, the share of each in each pixel of the crop."""
+    cuts = []
+    for before, after in itertools.product(INSETS, repeat=2):
+        edges = np.linspace(before * SIDE, SIDE - after * SIDE, COMPARED + 1)
+        starts, ends = edges[:-1, None], edges[1:, None]
+        pixels = np.arange(SIDE)
+        overlap = np.clip(np.minimum(ends, pixels + 1) - np.maximum(starts, pixels), 0, None)
+        cuts.append(overlap / overlap.sum(1, keepdims=True))
+    return np.asarray(cuts, np.float32)
+
+
+@functools.lru_cache(maxsize=256)
+def _lines(n: int, m: int) -> tuple[Float[np.ndarray, "nm l"], Float[np.ndarray, " l"]]:
+    """Lines of time through n and m thumbnails, as the weights that give the mean along each, and
+    the share of the shorter clip that each covers."""
+    weights, covered = [], []
+    for rate in RATES:
+        at = np.arange(n)
+        for offset in range(-(n - 1), m):
+            there = np.round(offset + rate * at).astype(int)
+            inside = (there >= 0) & (there < m)
+            count = int(inside.sum())
+            if count < min(LEAST_ON_A_LINE, n, m):
+                continue
+            line = np.zeros((n, m), np.float32)
+            line[at[inside], there[inside]] = 1 / count
+            weights.append(line.reshape(-1))
+            covered.append(count / min(n, m / rate))
+    return np.stack(weights, 1), np.asarray(covered)
+
+
+def _normal(flat: Float[np.ndarray, "*k n d"]) -> Float[np.ndarray, "*k n d"]:
+    """Thumbnails of mean 0 and length 1, so that products are correlations. Flat ones are 0."""
+    centred = flat - flat.mean(-1, keepdims=True)
+    length = np.linalg.norm(centred, axis=-1, keepdims=True)
+    level = np.sqrt(flat.shape[-1])  # length of a picture that deviates by one level of 255
+    return np.where(length > level, centred / np.maximum(length, 1e-6), 0.0).astype(np.float32)

@@ -1,32 +1,19 @@
 """A folder of videos and images with sidecar captions -> clips of the buckets' sizes."""
 
-import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
-from sora_jax.data.buckets import Bucket, DataConfig, nearest_size, split_lengths
+from sora_jax.data.buckets import DataConfig
 from sora_jax.data.build import SourceClip
+from sora_jax.data.cuts import Cut, plan, taken
 from sora_jax.data.footage import MediaError, Scan, read_frames, read_image, scan_video
 from sora_jax.data.ledger import Ledger
 from sora_jax.data.schema import DataError, file_sha256
-from sora_jax.data.transforms import fit, fit_changes
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".webm")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 CAPTION_SUFFIXES = (".txt", ".json")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Cut:
-    """A clip to be taken out of a video."""
-
-    start: int
-    frames: int
-    size: tuple[int, int]
-    changes: tuple[str, ...]
 
 
 def folder_clips(folder: Path | str, config: DataConfig, ledger: Ledger) -> Iterator[SourceClip]:
@@ -71,8 +58,7 @@ def _clips(
             if asset in seen:
                 raise MediaError(path, "duplicate", f"same bytes as {seen[asset]}")
             seen[asset] = source
-            read = _video_clips if suffix in VIDEO_SUFFIXES else _image_clips
-            yield from read(path, source, asset, caption, config, ledger)
+            yield from _media_clips(path, source, asset, caption, config, ledger)
         except MediaError as error:
             ledger.dropped(source, error.reason, error.detail)
 
@@ -103,76 +89,42 @@ def read_caption(path: Path) -> str:
     return caption
 
 
-def _image_clips(
+def _media_clips(
     path: Path, source: str, asset: str, caption: str, config: DataConfig, ledger: Ledger
 ) -> Iterator[SourceClip]:
-    del ledger  # an image has no parts to tell of
-    image = read_image(path)
-    height, width = image.shape[:2]
-    size = nearest_size(height, width, [b for b in config.buckets if b.frames == 1])
-    if size is None:
-        raise MediaError(path, "too small", f"{height}x{width} is below every image bucket")
-    changes = fit_changes(height, width, size)
-    video = fit(image, size)[None]
-    # An image has no duration; its rate is of no effect, and 1 keeps seconds finite.
-    yield SourceClip(_clip_id(asset, 0, 1), asset, caption, video, 1.0, source, changes)
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        scan = scan_video(path)
+        fps, frames, cuts = scan.fps, read_frames(path), _cuts(scan, config, source, ledger)
+    else:
+        image = read_image(path)
+        height, width = image.shape[:2]
+        # An image has no duration; its rate is of no effect, and 1 keeps seconds finite.
+        fps, found = 1.0, plan(0, 1, (height, width), config.buckets, of=1)
+        if found.dropped:
+            raise MediaError(path, *found.dropped)
+        frames, cuts = iter([image]), list(found.cuts)
+    for cut, video in zip(cuts, taken(frames, cuts), strict=True):
+        clip_id = f"{asset[:16]}-{cut.start:06d}-{cut.start + cut.frames:06d}"
+        yield SourceClip(clip_id, asset, caption, video, fps, source, cut.changes)
 
 
-def _video_clips(
-    path: Path, source: str, asset: str, caption: str, config: DataConfig, ledger: Ledger
-) -> Iterator[SourceClip]:
-    scan = scan_video(path)
+def _cuts(scan: Scan, config: DataConfig, source: str, ledger: Ledger) -> list[Cut]:
+    """Which clips to take out of a video; what is left of it goes to the ledger."""
     shots = scan.shots()
     if len(shots) > 1:
-        ledger.note(source, f"cut into {len(shots)} shots, at frames {_list(scan.cuts)}")
+        cut_at = ", ".join(map(str, scan.cuts))
+        ledger.note(source, f"cut into {len(shots)} shots, at frames {cut_at}")
     if scan.variable_rate:
         ledger.note(source, f"variable frame rate, taken as its average of {scan.fps:g}")
-    cuts = [cut for shot in shots for cut in _plan(scan, shot, config.buckets, source, ledger)]
-    frames, position = read_frames(path), 0
-    for cut in cuts:
-        end = cut.start + cut.frames
-        for _ in range(cut.start - position):
-            next(frames)
-        video = np.stack([fit(next(frames), cut.size) for _ in range(cut.frames)])
-        position = end
-        clip_id = _clip_id(asset, cut.start, end)
-        yield SourceClip(clip_id, asset, caption, video, scan.fps, source, cut.changes)
-
-
-def _plan(
-    scan: Scan, shot: tuple[int, int], buckets: Sequence[Bucket], source: str, ledger: Ledger
-) -> list[_Cut]:
-    """Which clips to take out of a shot; what is left of it goes to the ledger."""
-    start, end = shot
-    shot_name = f"frames {start} to {end}"
-    long_enough = [bucket for bucket in buckets if 1 < bucket.frames <= end - start]
-    images = [bucket for bucket in buckets if bucket.frames == 1]
-    if not long_enough and not images:
-        ledger.dropped(source, "too short", f"{shot_name}: shorter than every bucket")
-        return []
-    size = nearest_size(scan.height, scan.width, long_enough or images)
-    if size is None:
-        dimensions = f"{scan.height}x{scan.width}"
-        ledger.dropped(source, "too small", f"{shot_name}: {dimensions} is below every bucket")
-        return []
-    resized = fit_changes(scan.height, scan.width, size)
-    if not long_enough:
-        short = f"frame {start} as an image: {end - start} frames are too few for a video bucket"
-        return [_Cut(start, 1, size, (short, *resized))]
-    cuts = []
-    durations = [b.frames for b in long_enough if (b.height, b.width) == size]
-    for frames in split_lengths(end - start, durations):
-        part = f"frames {start} to {start + frames} of {scan.frames}"
-        cuts.append(_Cut(start, frames, size, (part,) * (frames < scan.frames) + resized))
-        start += frames
-    if start < end:
-        ledger.note(source, f"{end - start} frames left over at the end of {shot_name}")
+    cuts: list[Cut] = []
+    for start, end in shots:
+        size = (scan.height, scan.width)
+        found = plan(start, end - start, size, config.buckets, of=scan.frames)
+        cuts += found.cuts
+        if found.dropped:
+            ledger.dropped(source, *found.dropped)
+        if found.left_over:
+            ledger.note(
+                source, f"{found.left_over} frames left over at the end of frames {start} to {end}"
+            )
     return cuts
-
-
-def _clip_id(asset: str, start: int, end: int) -> str:
-    return f"{asset[:16]}-{start:06d}-{end:06d}"
-
-
-def _list(numbers: Sequence[int]) -> str:
-    return ", ".join(str(number) for number in numbers)

@@ -101,7 +101,7 @@ def test_pictures_are_cropped_and_resized_down_never_up(
     ]
     assert told == [
         "small.mp4: too small (frames 0 to 12: 20x60 is below every bucket)",
-        "small.png: too small (20x20 is below every image bucket)",
+        "small.png: too small (20x20 is below every bucket)",
     ]
 
 

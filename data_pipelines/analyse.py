@@ -189,6 +189,7 @@ def _probed(row: Row, probe: Probe) -> Row:
     return dataclasses.replace(
         row,
         fps=probe.fps,
+        asset_frames=probe.frames,
         variable_rate=probe.variable_rate,
         rotation=probe.rotation,
         colour_range=probe.colour_range,

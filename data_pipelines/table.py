@@ -45,6 +45,7 @@ class Row:
     start: float = 0.0
     end: float = 0.0
     fps: float = 0.0
+    asset_frames: int = 0
     variable_rate: bool = False
     height: int = 0
     width: int = 0

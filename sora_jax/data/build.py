@@ -5,7 +5,7 @@ import errno
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ def build_set(
     """
     directory = Path(directory)
     ledger = Ledger() if ledger is None else ledger
-    with _replacing(directory) as partial:
+    with replacing(directory) as partial:
         writer = _Writer(partial, config, records_per_shard)
         captions = []
         for clip in clips:
@@ -82,25 +82,78 @@ def build_set(
             raise DataError(
                 f"no clip for {directory} in the input ({', '.join(reasons) or 'empty'})"
             )
-        shards = writer.close()
+        return finish_set(partial, writer.close(), captions, ledger, config)
+
+
+def finish_set(
+    directory: Path,
+    shards: Mapping[str, tuple[FileEntry, ...]],
+    captions: Sequence[str],
+    ledger: Ledger,
+    config: DataConfig,
+    tokenizer: Tokenizer | None = None,
+) -> Manifest:
+    """Writes tokenizer, ledger and, last, the manifest of a set whose shards are there.
+
+    Args:
+        directory: of the set.
+        shards: of each bucket that has any.
+        captions: that the tokenizer is trained on, unless one is given.
+        ledger: of all that went in.
+        config: its vocabulary size and caption length are used.
+        tokenizer: of another set, that this one is to be read together with.
+    """
+    if tokenizer is None:
         tokenizer = Tokenizer.train(captions, config.vocabulary_size)
-        (partial / TOKENIZER_FILE).write_bytes(tokenizer.model)
-        cut = sum(tokenizer.length(caption) > config.text_length for caption in captions)
-        if cut:
-            ledger.note("captions", f"{cut} are longer than {config.text_length} tokens: cut")
-        ledger.save(partial / LEDGER_FILE)
-        manifest = Manifest(
-            shards=shards,
-            tokenizer=FileEntry.of(partial, TOKENIZER_FILE),
-            ledger=FileEntry.of(partial, LEDGER_FILE),
-            ledger_counts=ledger.counts(),
-        )
-        manifest.save(partial)
+    (directory / TOKENIZER_FILE).write_bytes(tokenizer.model)
+    cut = sum(tokenizer.length(caption) > config.text_length for caption in captions)
+    if cut:
+        ledger.note("captions", f"{cut} are longer than {config.text_length} tokens: cut")
+    ledger.save(directory / LEDGER_FILE)
+    manifest = Manifest(
+        shards=shards,
+        tokenizer=FileEntry.of(directory, TOKENIZER_FILE),
+        ledger=FileEntry.of(directory, LEDGER_FILE),
+        ledger_counts=ledger.counts(),
+    )
+    manifest.save(directory)
     return manifest
 
 
+def record_of(clip: SourceClip, config: DataConfig) -> tuple[str, Record]:
+    """The name of a clip's bucket, and the clip as it is stored.
+
+    Raises:
+        DataError: it has not the size of a bucket, no caption, or no sensible rate.
+    """
+    names = {(b.frames, b.height, b.width): b.name for b in config.buckets}
+    bucket = names.get(clip.video.shape[:3])
+    if bucket is None or clip.video.dtype != np.uint8 or clip.video.shape[3:] != (3,):
+        raise DataError(
+            f"clip {clip.clip_id} is {clip.video.dtype} {clip.video.shape}: not a bucket of "
+            f"{', '.join(names.values())}"
+        )
+    if not clip.caption.strip():
+        raise DataError(f"clip {clip.clip_id} has an empty caption")
+    if not (math.isfinite(clip.fps) and clip.fps > 0):
+        raise DataError(f"clip {clip.clip_id} has {clip.fps} frames per second")
+    media, media_format = encode_clip(clip.video, clip.fps)
+    frames, height, width = clip.video.shape[:3]
+    return bucket, Record(
+        clip_id=clip.clip_id,
+        asset_id=clip.asset_id,
+        caption=clip.caption,
+        media=media,
+        media_format=media_format,
+        frames=frames,
+        height=height,
+        width=width,
+        fps=clip.fps,
+    )
+
+
 @contextmanager
-def _replacing(directory: Path) -> Iterator[Path]:
+def replacing(directory: Path) -> Iterator[Path]:
     """Yields an empty directory beside `directory`, renamed to it if the body succeeds."""
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise DataError(f"{directory} is not empty: remove it or choose another --output")
@@ -127,7 +180,8 @@ class _Writer:
         import tensorflow_datasets as tfds
 
         self._directory = directory
-        self._buckets = {(b.frames, b.height, b.width): b.name for b in config.buckets}
+        self._config = config
+        buckets = [bucket.name for bucket in config.buckets]
         identity = tfds.core.dataset_info.DatasetIdentity(
             name="sora",
             version=tfds.core.Version("1.0.0"),
@@ -139,44 +193,22 @@ class _Writer:
             max_examples_per_shard=records_per_shard,
             file_format="array_record",
         )
-        self._writer.initialize_splits(list(self._buckets.values()))
+        self._writer.initialize_splits(buckets)
         self._records_per_shard = records_per_shard
-        self._counts = dict.fromkeys(self._buckets.values(), 0)
+        self._counts = dict.fromkeys(buckets, 0)
         self._ids: set[str] = set()
         self._pending: dict[str, list[dict[str, Any]]] = {}
         self._pending_bytes = 0
 
     def add(self, clip: SourceClip) -> str:
         """Queues a clip; returns the name of its bucket."""
-        bucket = self._buckets.get(clip.video.shape[:3])
-        if bucket is None or clip.video.dtype != np.uint8 or clip.video.shape[3:] != (3,):
-            raise DataError(
-                f"clip {clip.clip_id} is {clip.video.dtype} {clip.video.shape}: not a bucket of "
-                f"{', '.join(self._buckets.values())}"
-            )
         if clip.clip_id in self._ids:
             raise DataError(f"two clips have the id {clip.clip_id}")
-        if not clip.caption.strip():
-            raise DataError(f"clip {clip.clip_id} has an empty caption")
-        if not (math.isfinite(clip.fps) and clip.fps > 0):
-            raise DataError(f"clip {clip.clip_id} has {clip.fps} frames per second")
-        media, media_format = encode_clip(clip.video, clip.fps)
-        frames, height, width = clip.video.shape[:3]
-        record = Record(
-            clip_id=clip.clip_id,
-            asset_id=clip.asset_id,
-            caption=clip.caption,
-            media=media,
-            media_format=media_format,
-            frames=frames,
-            height=height,
-            width=width,
-            fps=clip.fps,
-        )
+        bucket, record = record_of(clip, self._config)
         self._ids.add(clip.clip_id)
         self._counts[bucket] += 1
         self._pending.setdefault(bucket, []).append(dict(vars(record)))
-        self._pending_bytes += len(media)
+        self._pending_bytes += len(record.media)
         if self._pending_bytes > FLUSH_BYTES:
             self._flush()
         return bucket

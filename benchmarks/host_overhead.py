@@ -24,7 +24,7 @@ from sora_jax.assemble import dit_run, open_directory
 from sora_jax.cli.data import build_world_set
 from sora_jax.cli.train import train_stage
 from sora_jax.config import load_experiment
-from sora_jax.data.pipeline import BLOCK_STEPS
+from sora_jax.data.schedule import BLOCK_STEPS
 from sora_jax.data.sources import ClipSet
 from sora_jax.train.loop import Run, train
 from sora_jax.train.programs import Update

@@ -97,16 +97,18 @@ def dit_run(experiment: Experiment, clips: ClipSet, directory: Path) -> Run:
         [rows_sharding(mesh_for_rows(mesh, shape_class.context)) for shape_class in classes],
         filled,
     )
-    steps = pixels = make_steps()
+    make_scheduled = functools.partial(make_steps, curriculum=stage.periods())
+    steps = make_scheduled()
     if stage.encode_once:
         latents = encoded_set(experiment, clips, directory, mesh, vae, statistics)
-        steps = make_steps(latents=latents)
+        steps = make_scheduled(latents=latents)
         prepare = prepare_latents(experiment, mesh)
     else:
         prepare = prepare_encoded(experiment, filled, mesh, vae, statistics)
 
     used = dict.fromkeys(classes[i] for i in filled)
-    shown = _shown(pixels)
+    # Of all buckets, also where the curriculum starts with images.
+    shown = _shown(make_steps())
     frames, height, width = shown.video.shape[1:4]
     requests = [
         Request(clips.tokenizer.decode(ids), frames, height, width, float(fps), seed)

@@ -3,7 +3,15 @@
 import dataclasses
 
 from sora_jax.config import ConfigError
-from sora_jax.data.buckets import Bucket, DataConfig, ShapeClass, bucket_classes, check_buckets
+from sora_jax.data.buckets import (
+    Bucket,
+    DataConfig,
+    Period,
+    ShapeClass,
+    bucket_classes,
+    check_buckets,
+    weights_by_period,
+)
 from sora_jax.diffusion.loss import DiffusionConfig
 from sora_jax.eval.evaluator import EvaluationConfig
 from sora_jax.models.dit import DiTConfig
@@ -42,6 +50,15 @@ class DiTStage:
     training: TrainConfig
     diffusion: DiffusionConfig = DiffusionConfig()
     encode_once: bool = False
+    curriculum: tuple[Period, ...] = ()  # changes of the buckets' weights, at steps of training
+
+    def periods(self) -> tuple[Period, ...]:
+        """The curriculum at steps of the loader, which gives `micro_batches` batches a step."""
+        each = self.training.micro_batches
+        return tuple(
+            dataclasses.replace(period, start_step=each * period.start_step)
+            for period in self.curriculum
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +87,7 @@ class Experiment:
                 raise ConfigError(
                     f"vae_stage.buckets: there is no bucket {name}; there are {', '.join(names)}"
                 )
+        weights_by_period(self.data.buckets, self.dit_stage.curriculum)
         self._check_mesh()
 
     def _check_mesh(self) -> None:

@@ -83,6 +83,59 @@ class DataConfig:
             raise ConfigError(f"data.caption_dropout {self.caption_dropout} is not in [0, 1]")
 
 
+@dataclasses.dataclass(frozen=True)
+class Period:
+    """From step `start_step` on the buckets named have these weights, and the others keep theirs. A
+    bucket of weight 0 is not drawn. The step need not be special in any way: streams go on there
+    without hole or repeat."""
+
+    start_step: int
+    weights: tuple[tuple[str, float], ...]  # (name of the bucket, weight)
+
+    def __post_init__(self) -> None:
+        names = [name for name, _ in self.weights]
+        if self.start_step < 0 or not names or len(set(names)) < len(names):
+            raise ConfigError(
+                f"curriculum: the period from step {self.start_step} must start at 0 or later and "
+                f"name each of its buckets once, not {names}"
+            )
+        for name, weight in self.weights:
+            if not (weight >= 0 and math.isfinite(weight)):
+                raise ConfigError(f"curriculum: weight {weight} of {name} is not 0 or above")
+
+
+def weights_by_period(
+    buckets: Sequence[Bucket], curriculum: Sequence[Period]
+) -> list[tuple[int, list[float]]]:
+    """(First step, weight of each bucket from there on), the first from step 0.
+
+    Raises:
+        ConfigError: a period names an unknown bucket, leaves none to draw from, or does not start
+            after the one before it.
+    """
+    weights = {bucket.name: bucket.weight for bucket in buckets}
+    periods = [(0, list(weights.values()))]
+    for index, period in enumerate(curriculum):
+        before, start = periods[-1][0], period.start_step
+        if index and start <= before:
+            raise ConfigError(
+                f"curriculum: the period from step {start} follows the one from step {before}: put "
+                "periods in the order of their steps"
+            )
+        for name, weight in period.weights:
+            if name not in weights:
+                raise ConfigError(
+                    f"curriculum: there is no bucket {name}; there are {', '.join(weights)}"
+                )
+            weights[name] = weight
+        if not any(weights.values()):
+            raise ConfigError(f"curriculum: from step {start} on every bucket has weight 0")
+        if start == 0:
+            periods.pop()
+        periods.append((start, list(weights.values())))
+    return periods
+
+
 def check_buckets(config: DataConfig, temporal: int, spatial: int) -> None:
     """Checks that the autoencoder and the patches divide every bucket.
 

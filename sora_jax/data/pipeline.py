@@ -6,9 +6,7 @@ shuffled anew in every epoch. A host reads the rows that its devices own. So the
 on any number of hosts, and the only state to save is the step.
 """
 
-import bisect
 import dataclasses
-import functools
 import hashlib
 import json
 import sys
@@ -18,66 +16,16 @@ from typing import Any
 import grain
 import jax
 import numpy as np
-from grain.experimental import index_shuffle
 
-from sora_jax.data.buckets import DataConfig
+from sora_jax.data.buckets import DataConfig, Period, weights_by_period
+from sora_jax.data.schedule import Schedule, hash_seed, shuffled
 from sora_jax.data.schema import DataError, Record
 from sora_jax.data.sources import ClipSet
 from sora_jax.errors import ConfigError
 from sora_jax.types import EncodedBatch, VideoBatch
 
-BLOCK_STEPS = 100  # in every block of so many steps each bucket has exactly its share...
-BLOCK_BUCKETS = 50  # ...for up to so many buckets, and in proportion longer for more
 THREADS = 2  # PyAV, zlib and ArrayRecord work outside the interpreter lock
 PREFETCHED_BATCHES = 2
-
-
-def hash_seed(*parts: object) -> int:
-    """32-bit seed from a label. Sums like seed + epoch would make neighbouring seeds overlap."""
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "little")
-
-
-def shuffled(index: int, size: int, seed: int) -> int:
-    """Where a random permutation of range(size) sends an index.
-
-    Grain's shuffle needs no memory, but below 65,536 its cost is inverse to the size: 0.3 ms at 200
-    and 13 ms at 2. A small permutation is kept instead.
-    """
-    if size < 2**16:
-        return int(_permutation(size, seed)[index])
-    return int(index_shuffle(index, max_index=size - 1, seed=seed, rounds=4))
-
-
-@functools.lru_cache(maxsize=64)
-def _permutation(size: int, seed: int) -> np.ndarray:
-    # Ranks of raw bits, which NumPy promises never to change; Generator.permutation it does not.
-    return np.argsort(np.random.PCG64(seed).random_raw(size), kind="stable")
-
-
-class Schedule:
-    """Step -> (bucket, number of the batch in that bucket), the same on every host."""
-
-    def __init__(self, weights: Sequence[float], seed: int) -> None:
-        """Raises ConfigError if a bucket's weight is less than half a step in a block."""
-        self._block = BLOCK_STEPS * -(-len(weights) // BLOCK_BUCKETS)
-        exact = np.asarray(weights, np.float64) / np.sum(weights) * self._block
-        counts = np.floor(exact).astype(int)
-        missing = self._block - counts.sum()
-        counts[np.argsort(counts - exact, kind="stable")[:missing]] += 1
-        if not counts.all():
-            raise ConfigError(
-                f"bucket weights {tuple(weights)}: the smallest is below one step in {self._block}"
-            )
-        self._counts = [int(count) for count in counts]
-        self._ends = [int(end) for end in np.cumsum(counts)]
-        self._seed = seed
-
-    def __getitem__(self, step: int) -> tuple[int, int]:
-        block, offset = divmod(step, self._block)
-        slot = shuffled(offset, self._block, hash_seed("schedule", self._seed, block))
-        bucket = bisect.bisect_right(self._ends, slot)
-        rank = slot - (self._ends[bucket] - self._counts[bucket])
-        return bucket, block * self._counts[bucket] + rank
 
 
 class Steps:
@@ -92,6 +40,7 @@ class Steps:
         shardings: Sequence[jax.sharding.Sharding] | None = None,
         buckets: Sequence[int] | None = None,
         latents: Mapping[int, np.ndarray] | None = None,
+        curriculum: Sequence[Period] = (),
     ) -> None:
         """Checks everything that later reads rely on; reads no record.
 
@@ -104,17 +53,18 @@ class Steps:
             buckets: indices into `config.buckets` to draw from; all of them by default.
             latents: of every record of each bucket, [records, n, c]; then batches hold these and
                 no video is decoded.
+            curriculum: changes of the buckets' weights, at steps of this stream.
 
         Raises:
             DataError: the set has no record for one of the buckets.
-            ConfigError: `rows` and buckets disagree, or a weight is too small to schedule.
+            ConfigError: `rows` and buckets disagree, a weight is too small to schedule, or a period
+                of the curriculum draws from none of `buckets`.
         """
         if len(rows) != len(config.buckets):
             raise ConfigError(f"{len(rows)} row counts for {len(config.buckets)} buckets")
         self.clips, self.config, self.rows, self.seed = clips, config, tuple(rows), seed
         self.buckets = tuple(range(len(config.buckets)) if buckets is None else buckets)
         self._latents = latents
-        chosen = [config.buckets[bucket] for bucket in self.buckets]
         self._own = {
             bucket: own_rows(shardings[bucket], rows[bucket]) if shardings else range(rows[bucket])
             for bucket in self.buckets
@@ -126,7 +76,21 @@ class Steps:
                     f"{clips.directory} has no clip for bucket {config.buckets[bucket].name}: "
                     "build the set with this experiment, or remove the bucket"
                 )
-        self._schedule = Schedule([bucket.weight for bucket in chosen], seed)
+        self.curriculum = tuple(curriculum)
+        self._schedule = Schedule(self._weights(), seed)
+
+    def _weights(self) -> list[tuple[int, list[float]]]:
+        """(First step, weights from there on of the buckets that are drawn from)."""
+        periods = []
+        for start, weights in weights_by_period(self.config.buckets, self.curriculum):
+            drawn = [weights[bucket] for bucket in self.buckets]
+            if not any(drawn):
+                raise ConfigError(
+                    f"curriculum: from step {start} on every bucket that is drawn from has weight "
+                    f"0: give one that {self.clips.directory} has clips for some"
+                )
+            periods.append((start, drawn))
+        return periods
 
     def __len__(self) -> int:
         return sys.maxsize
@@ -143,6 +107,7 @@ class Steps:
             "rows": self.rows,
             "seed": self.seed,
             "buckets": self.buckets,
+            "curriculum": [dataclasses.asdict(period) for period in self.curriculum],
             "set": self.clips.manifest.id,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -15,20 +16,15 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sora_jax.data import media, sources
-from sora_jax.data.buckets import Bucket
+from sora_jax.data.buckets import Bucket, Period
 from sora_jax.data.build import build_set
-from sora_jax.data.pipeline import (
-    BLOCK_STEPS,
-    Batches,
-    Schedule,
-    Steps,
-    own_rows,
-    shuffled,
-)
+from sora_jax.data.pipeline import Batches, Steps, own_rows
+from sora_jax.data.schedule import BLOCK_STEPS
 from sora_jax.data.schema import DataError
 from sora_jax.data.sources import ClipSet
 from sora_jax.errors import ConfigError
 from sora_jax.types import VideoBatch
+from tests.kept import check_golden
 
 ROWS = (8, 4, 4, 2)
 
@@ -83,6 +79,19 @@ def test_each_clip_comes_once_in_an_epoch(steps: Steps, numbers: SimpleNamespace
         assert len({tuple(epoch) for epoch in epochs}) > 1  # shuffled anew
 
 
+def test_the_clips_and_captions_are_as_they_were(
+    clip_set: ClipSet, numbers: SimpleNamespace, update_golden: bool
+) -> None:
+    steps = Steps(clip_set, numbers.config, ROWS, seed=7)
+    lines = []
+    for step in (*range(60), *range(10**9, 10**9 + 20)):
+        bucket, batch = steps[step]
+        clips = np.asarray(batch.video)[:, 0, 0, 0, 0].tolist()
+        kept = [int(ids[0] != 1) for ids in batch.text]  # else the end mark alone
+        lines.append(f"{step} {bucket} {clips} {kept} {batch.example_id.tolist()}\n")
+    check_golden("stream.txt", "".join(lines), update_golden, __file__)
+
+
 class Half:
     """Stands for the sharding of rows over the devices of two hosts, as one of them sees it."""
 
@@ -115,25 +124,6 @@ def test_captions_are_dropped_by_position_at_the_rate(
     kept = dataclasses.replace(numbers.config, caption_dropout=0.0)
     whole = Steps(clip_set, kept, ROWS, 7)
     assert all(np.all(whole[step][1].text[:, 0] != 1) for step in range(20))
-
-
-def test_shares_are_exact_in_every_block() -> None:
-    schedule = Schedule([2.0, 1.0, 1.0, 0.5], seed=3)
-    blocks = [[schedule[block * BLOCK_STEPS + i] for i in range(BLOCK_STEPS)] for block in range(3)]
-    for number, block in enumerate(blocks):
-        counts = collections.Counter(bucket for bucket, _ in block)
-        assert [counts[i] for i in range(4)] == [45, 22, 22, 11]
-        for bucket, count in counts.items():
-            batches = sorted(batch for b, batch in block if b == bucket)
-            assert batches == list(range(number * count, (number + 1) * count))
-    assert [b for b, _ in blocks[0]] != [b for b, _ in blocks[1]]
-    with pytest.raises(ConfigError, match="below one step in 100"):
-        Schedule([1.0, 1000.0], seed=0)
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 100, 2**16 - 1, 2**16, 2**16 + 7])
-def test_shuffled_is_a_permutation(size: int) -> None:
-    assert sorted(shuffled(i, size, 5) for i in range(size)) == list(range(size))
 
 
 def test_seeds_and_epochs_do_not_overlap(clip_set: ClipSet, numbers: SimpleNamespace) -> None:
@@ -198,6 +188,31 @@ def test_a_state_of_another_set_is_refused(
     other = Batches(Steps(ClipSet(tmp_path / "other"), numbers.config, ROWS, 7))
     with pytest.raises(DataError, match="use the same set"):
         other.restore(Batches(steps).state())
+
+
+def test_a_curriculum_is_of_the_buckets_chosen_and_resumes(
+    clip_set: ClipSet, numbers: SimpleNamespace
+) -> None:
+    curriculum = (Period(0, (("1x8x8", 0.0), ("5x8x16", 0.0))), Period(17, (("1x8x8", 2.0),)))
+    make = functools.partial(Steps, clip_set, numbers.config, ROWS, 7, curriculum=curriculum)
+    steps = make()
+    assert {steps[step][0] for step in range(17)} == {1, 3}
+    assert {steps[step][0] for step in range(17, 60)} == {0, 1, 3}
+    assert {make(buckets=(0, 3))[step][0] for step in range(17)} == {3}
+    state = {"step": 15, "fingerprint": steps.fingerprint()}
+    batches = Batches(steps)
+    batches.restore(state)
+    for step in range(15, 25):  # over the change
+        index, batch = next(batches)
+        assert index == steps[step][0]
+        assert same(batch, steps[step][1])
+    batches.close()
+    with pytest.raises(DataError, match="use the same set, seed and data config"):
+        Batches(Steps(clip_set, numbers.config, ROWS, 7)).restore(state)
+    with pytest.raises(
+        ConfigError, match="from step 0 on every bucket that is drawn from has weight 0"
+    ):
+        make(buckets=(0, 2))
 
 
 def test_some_of_the_buckets_may_be_chosen(clip_set: ClipSet, numbers: SimpleNamespace) -> None:

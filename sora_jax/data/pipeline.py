@@ -17,6 +17,7 @@ import grain
 import jax
 import numpy as np
 
+from sora_jax.data.bad_records import TRIES, BadRecords
 from sora_jax.data.buckets import DataConfig, Period, weights_by_period
 from sora_jax.data.schedule import Schedule, hash_seed, shuffled
 from sora_jax.data.schema import DataError, Record
@@ -76,6 +77,7 @@ class Steps:
                     f"{clips.directory} has no clip for bucket {config.buckets[bucket].name}: "
                     "build the set with this experiment, or remove the bucket"
                 )
+        self.bad_records = BadRecords()
         self.curriculum = tuple(curriculum)
         self._schedule = Schedule(self._weights(), seed)
 
@@ -116,8 +118,11 @@ class Steps:
         """Returns (index into `config.buckets`, batch of NumPy arrays with this host's rows): a
         VideoBatch, or an EncodedBatch of the latents given.
 
+        Where a record cannot be read or decoded, the next of its bucket's stream stands in for it;
+        the example id stays that of the position.
+
         Raises:
-            DataError: a record cannot be read or decoded; names the clip and the shard.
+            DataError: too many records are bad; names the last and its shard.
         """
         choice, number = self._schedule[step]
         bucket = self.buckets[choice]
@@ -141,11 +146,33 @@ class Steps:
         return bucket, (VideoBatch if self._latents is None else EncodedBatch)(**arrays)
 
     def _read(self, bucket: int, position: int) -> tuple[Record, np.ndarray]:
-        """The clip at a position of a bucket's stream; each record comes once in an epoch."""
-        source = self._sources[bucket]
-        epoch, offset = divmod(position, len(source))
+        """The clip at a position of a bucket's stream, or if that is bad the one after it: the same
+        on any number of hosts and after a restart.
+
+        Raises:
+            DataError: too many in a row, or of all, are bad; names the last and its shard.
+        """
+        for place in range(position, position + TRIES):
+            index = self._index(bucket, place)
+            try:
+                clip = self._clip(bucket, index)
+            except DataError as error:
+                self.bad_records.bad(bucket, index, error)
+                last = error
+            else:
+                self.bad_records.good()
+                return clip
+        raise DataError(f"{TRIES} records in a row cannot be used; the last: {last}") from last
+
+    def _index(self, bucket: int, position: int) -> int:
+        """Of the record at a position of a bucket's stream; each comes once in an epoch."""
+        size = len(self._sources[bucket])
+        epoch, offset = divmod(position, size)
         seed = hash_seed("shuffle", self.seed, self.config.buckets[bucket].name, epoch)
-        index = shuffled(offset, len(source), seed)
+        return shuffled(offset, size, seed)
+
+    def _clip(self, bucket: int, index: int) -> tuple[Record, np.ndarray]:
+        source = self._sources[bucket]
         if self._latents is not None:
             return source[index], self._latents[bucket][index]
         return source.clip(index)
@@ -174,6 +201,11 @@ class Batches(Iterator[tuple[int, Any]]):
         element = next(self._iterator)
         self._next += 1
         return element
+
+    def metrics(self) -> dict[str, float]:
+        """What a log should show: reads that failed in this process, once there are any."""
+        bad = self._steps.bad_records.count
+        return {"bad_records": bad} if bad else {}
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps: the next step, and what it is a step of."""

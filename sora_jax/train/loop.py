@@ -51,9 +51,11 @@ class Prepared:
 
 
 class DataStream(Protocol):
-    """What the loop asks of the loader: batches in order, and its position to save."""
+    """What the loop asks of the loader: batches in order, its position to save, and what of it to
+    log."""
 
     def __next__(self) -> Any: ...
+    def metrics(self) -> dict[str, float]: ...
     def state(self) -> dict[str, Any]: ...
     def restore(self, state: Mapping[str, Any]) -> None: ...
 
@@ -163,7 +165,8 @@ def _log(run: Run, writer: MetricWriter, waiting: list[tuple[int, dict[str, Any]
     while waiting:
         step, metrics, tokens = waiting.pop()
         _check_finite(run, step, metrics)
-        writer.scalars(step, {name: float(value) for name, value in metrics.items()}, tokens)
+        values = {name: float(value) for name, value in metrics.items()}
+        writer.scalars(step, values | run.data.metrics(), tokens)
 
 
 def _check_finite(run: Run, step: int, metrics: dict[str, Any]) -> None:

@@ -35,6 +35,16 @@ def clips(config: DataConfig = CONFIG, sizes: tuple[int, ...] = SIZES) -> Iterat
             yield clip(bucket, number)
 
 
+class Half:
+    """Stands for the sharding of rows over the devices of two hosts, as one of them sees it."""
+
+    def __init__(self, host: int) -> None:
+        self.host = host
+
+    def addressable_devices_indices_map(self, shape: tuple[int]) -> dict[int, tuple[slice]]:
+        return {0: (slice(self.host * shape[0] // 2, (self.host + 1) * shape[0] // 2),)}
+
+
 @pytest.fixture(scope="session")
 def numbers() -> SimpleNamespace:
     """What the sets below are made of: config, sizes (clips of each bucket), clip() and clips()."""
@@ -54,6 +64,12 @@ def own_set(tmp_path: Path) -> Path:
     """The directory of such a set, for one test to damage."""
     build_set(clips(), tmp_path / "set", CONFIG, records_per_shard=8)
     return tmp_path / "set"
+
+
+@pytest.fixture
+def halves() -> list[Half]:
+    """The sharding of rows over two hosts, as the first sees it, and as the second does."""
+    return [Half(0), Half(1)]
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from sora_jax.data import media, sources
 from sora_jax.data.buckets import Bucket, Period
 from sora_jax.data.build import build_set
 from sora_jax.data.pipeline import Batches, Steps, own_rows
@@ -92,20 +92,10 @@ def test_the_clips_and_captions_are_as_they_were(
     check_golden("stream.txt", "".join(lines), update_golden, __file__)
 
 
-class Half:
-    """Stands for the sharding of rows over the devices of two hosts, as one of them sees it."""
-
-    def __init__(self, host: int) -> None:
-        self.host = host
-
-    def addressable_devices_indices_map(self, shape: tuple[int]) -> dict[int, tuple[slice]]:
-        return {0: (slice(self.host * shape[0] // 2, (self.host + 1) * shape[0] // 2),)}
-
-
 def test_two_hosts_together_read_what_one_reads(
-    clip_set: ClipSet, numbers: SimpleNamespace, steps: Steps
+    clip_set: ClipSet, numbers: SimpleNamespace, steps: Steps, halves: list[Any]
 ) -> None:
-    hosts = [Steps(clip_set, numbers.config, ROWS, 7, [Half(host)] * len(ROWS)) for host in (0, 1)]
+    hosts = [Steps(clip_set, numbers.config, ROWS, 7, [half] * len(ROWS)) for half in halves]
     assert hosts[0].fingerprint() == steps.fingerprint()
     for step in range(40):
         (a, low), (b, high) = (host[step] for host in hosts)
@@ -228,19 +218,6 @@ def test_a_bucket_that_the_set_has_no_clip_for_is_named(
         Steps(clip_set, config, (8, 8), 7)
     assert clip_set.filled_buckets(config) == (0,)
     assert Steps(clip_set, config, (8, 8), 7, buckets=(0,))[0][0] == 0
-
-
-def test_an_undecodable_clip_is_named_with_its_shard(
-    steps: Steps, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fails(record: object) -> np.ndarray:
-        return media.decode_record(dataclasses.replace(record, media=b"damaged"))
-
-    monkeypatch.setattr(sources, "decode_record", fails)
-    batches = Batches(steps)
-    with pytest.raises(DataError, match=r"clip \S+ in \S+array_record-\d+: .* cannot be decoded"):
-        next(batches)
-    batches.close()
 
 
 def test_rows_come_from_the_sharding() -> None:

@@ -46,6 +46,9 @@ class Stream:
         batch = np.random.default_rng(self.next).standard_normal((4, 6)).astype(np.float32)
         return batch * (np.inf if self.next == self.broken_at else 1)
 
+    def metrics(self) -> dict[str, float]:
+        return {"bad_records": 2.0} if self.next > 6 else {}
+
     def state(self) -> dict[str, Any]:
         return {"next": self.next}
 
@@ -117,6 +120,12 @@ def test_it_logs_the_first_step_every_third_and_the_last(whole: tuple[Run, Train
     assert list(losses(run)) == [1, 3, 6, 9, 12]
     for name in ("gradient_norm", "update_norm", "steps_per_second", "tokens_per_second"):
         assert all(line[name] >= 0 for line in lines(run))
+
+
+def test_it_logs_what_the_loader_has_to_tell(whole: tuple[Run, TrainState]) -> None:
+    told = {line["step"]: line.get("bad_records") for line in lines(whole[0]) if "loss" in line}
+    assert told[1] is None
+    assert told[9] == told[12] == 2.0
 
 
 def test_it_keeps_the_newest_checkpoints(whole: tuple[Run, TrainState]) -> None:

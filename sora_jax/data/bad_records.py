@@ -1,0 +1,48 @@
+"""Records that cannot be used: counted over all threads, told once a clip, and not too many."""
+
+import threading
+
+from sora_jax.data.schema import DataError
+
+TRIES = 8  # positions that are tried in a row; with one record in a hundred bad, 8 are never
+MAX_SHARE = 0.01  # of the reads; more is no accident but a damaged set...
+MIN_READS = 1_000  # ...once so many say so
+
+
+class BadRecords:
+    """What a process has read since it started, and how much of it could not be used."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._told: set[tuple[int, int]] = set()
+        self._reads = self._bad = 0
+
+    @property
+    def count(self) -> int:
+        """Reads that failed; a clip counts every time."""
+        return self._bad
+
+    def good(self) -> None:
+        with self._lock:
+            self._reads += 1
+
+    def bad(self, bucket: int, index: int, error: DataError) -> None:
+        """Counts a read that failed, and prints why if it is the first of this record.
+
+        Raises:
+            DataError: more than 1 % of 1,000 reads or more have failed.
+        """
+        with self._lock:
+            self._reads += 1
+            self._bad += 1
+            reads, bad = self._reads, self._bad
+            told = (bucket, index) in self._told
+            self._told.add((bucket, index))
+        if not told:
+            print(f"data: {error}; the next clip of its bucket takes its place", flush=True)
+        if reads >= MIN_READS and bad > MAX_SHARE * reads:
+            raise DataError(
+                f"{bad} of {reads} records read cannot be used, more than {MAX_SHARE:.0%}; the "
+                f"last: {error}; find the damaged files with 'sora data verify', and build the set "
+                "again"
+            ) from error

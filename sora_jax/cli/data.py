@@ -1,12 +1,15 @@
-"""build, verify and look into sets of captioned clips.
+"""build, verify and look into sets of captioned clips, and into the steps that draw from them.
 
     sora data build --input DIR --output SET --experiment NAME    media with .txt or .json captions
     sora data build --world N --output SET --experiment NAME      N clips of the procedural world
     sora data verify SET                                          compare every file with its hash
     sora data inspect SET                                         table of buckets, contact sheet
+    sora data schedule --experiment NAME                          padding and cost, by shape class
 
 A set holds the sizes that the experiment's buckets name; ledger.jsonl in it accounts for every
-input: emitted, resized, or dropped and why.
+input: emitted, resized, or dropped and why. `schedule` needs no set: of each period of the
+curriculum it prints the classes' share of the steps, their rows and tokens, the share of tokens
+that are padding, and the training FLOPs of a step beside the mean.
 """
 
 import sys
@@ -24,6 +27,7 @@ from sora_jax.data.folder import folder_clips
 from sora_jax.data.ledger import Ledger
 from sora_jax.data.schema import LEDGER_FILE, Manifest
 from sora_jax.data.sources import ClipSet
+from sora_jax.data_report import report_text, schedule_report
 from sora_jax.errors import ConfigError
 from sora_jax.world.scene import WorldConfig
 from sora_jax.world.source import WorldSource
@@ -39,7 +43,10 @@ OUTPUT = flags.DEFINE_string(
     "output", None, "the new set, or the contact sheet of inspect", flag_values=FLAGS
 )
 EXPERIMENT = flags.DEFINE_string(
-    "experiment", None, "experiment whose buckets the set is for", flag_values=FLAGS
+    "experiment",
+    None,
+    "experiment whose buckets the set is for",
+    flag_values=FLAGS,
 )
 SET = flags.DEFINE_multi_string(
     "set", [], "change the experiment: --set data.text_length=48", flag_values=FLAGS
@@ -63,10 +70,14 @@ def main(argv: Sequence[str]) -> None:
             sheet = Path(OUTPUT.value or f"{directory.rstrip('/')}-contact-sheet.png")
             inspect.contact_sheet(clips, sheet)
             print(f"contact sheet: {sheet}")
+        case ["schedule"]:
+            if EXPERIMENT.value is None:
+                raise ConfigError("sora data schedule needs --experiment")
+            print(report_text(schedule_report(load_experiment(EXPERIMENT.value, SET.value))))
         case _:
             raise ConfigError(
                 f"'sora data {' '.join(words)}' is not understood: "
-                "give build, verify DIRECTORY or inspect DIRECTORY"
+                "give build, verify DIRECTORY, inspect DIRECTORY or schedule"
             )
 
 

@@ -84,11 +84,21 @@ def test_a_folder_is_built_and_what_is_lost_is_told(experiment: Path, tmp_path: 
     assert "dropped: bad.jpg: unreadable" in built.stdout
 
 
+def test_the_schedule_of_an_experiment_is_shown() -> None:
+    change = "dit_stage.curriculum=(Period(start_step=500, weights=(('1x32x32', 0.0),)),)"
+    shown = sora_data("schedule", "--experiment", "demo", "--set", change)
+    assert shown.returncode == 0, shown.stderr
+    assert "steps 0 to 499\n" in shown.stdout
+    assert "steps from 500 on\n" in shown.stdout
+    assert shown.stdout.count("\nall ") == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["build"], "needs --output and --experiment"),
         (["build", "--output", "x", "--experiment", "E"], "needs one of --input and --world"),
+        (["schedule"], "sora data schedule needs --experiment"),
         (["verify"], "'sora data verify' is not understood"),
         (["verify", "/nowhere"], "/nowhere has no manifest.json"),
     ],

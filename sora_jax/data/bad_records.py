@@ -22,24 +22,23 @@ class BadRecords:
         """Reads that failed; a clip counts every time."""
         return self._bad
 
-    def good(self) -> None:
+    def read(self, count: int) -> None:
+        """Counts reads, those that fail among them."""
         with self._lock:
-            self._reads += 1
+            self._reads += count
 
     def bad(self, bucket: int, index: int, error: DataError) -> None:
-        """Counts a read that failed, and prints why if it is the first of this record.
+        """Counts one that failed, and prints why if it is the first of this record.
 
         Raises:
             DataError: more than 1 % of 1,000 reads or more have failed.
         """
         with self._lock:
-            self._reads += 1
             self._bad += 1
             reads, bad = self._reads, self._bad
-            told = (bucket, index) in self._told
-            self._told.add((bucket, index))
-        if not told:
-            print(f"data: {error}; the next clip of its bucket takes its place", flush=True)
+            if (bucket, index) not in self._told:
+                self._told.add((bucket, index))
+                print(f"data: {error}; the next clip of its bucket takes its place", flush=True)
         if reads >= MIN_READS and bad > MAX_SHARE * reads:
             raise DataError(
                 f"{bad} of {reads} records read cannot be used, more than {MAX_SHARE:.0%}; the "

@@ -1,5 +1,6 @@
 """Pixels <-> media bytes: PyAV for video, Pillow for images, zlib for small lossless clips."""
 
+import functools
 import io
 import re
 import zlib
@@ -63,10 +64,16 @@ def _parse_npy(data: bytes) -> UInt8[np.ndarray, "t h w 3"]:
     when two threads use it at once, before Python 3.11.8 (github.com/python/cpython/issues/106905).
     """
     start = 10 + int.from_bytes(data[8:10], "little")
-    header = NPY_HEADER.fullmatch(data[:start])
-    if header is None:
+    return np.frombuffer(data, np.uint8, offset=start).reshape(_npy_shape(data[:start]))
+
+
+@functools.lru_cache(maxsize=256)
+def _npy_shape(header: bytes) -> tuple[int, ...]:
+    """All clips of a bucket have one header."""
+    match = NPY_HEADER.fullmatch(header)
+    if match is None:
         raise ValueError("no array of uint8 with four axes")
-    return np.frombuffer(data, np.uint8, offset=start).reshape([int(n) for n in header.groups()])
+    return tuple(map(int, match.groups()))
 
 
 def encode_png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:

@@ -7,6 +7,7 @@ on any number of hosts, and the only state to save is the step.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import sys
@@ -65,6 +66,7 @@ class Steps:
             raise ConfigError(f"{len(rows)} row counts for {len(config.buckets)} buckets")
         self.clips, self.config, self.rows, self.seed = clips, config, tuple(rows), seed
         self.buckets = tuple(range(len(config.buckets)) if buckets is None else buckets)
+        self._names = [bucket.name for bucket in config.buckets]
         self._latents = latents
         self._own = {
             bucket: own_rows(shardings[bucket], rows[bucket]) if shardings else range(rows[bucket])
@@ -126,61 +128,74 @@ class Steps:
         """
         choice, number = self._schedule[step]
         bucket = self.buckets[choice]
-        size = self.config.buckets[bucket]
         first = number * self.rows[bucket]
         positions = [first + row for row in self._own[bucket]]
-        fps = np.empty(len(positions), np.float32)
-        captions: list[str] = []
-        contents: list[Any] = []
-        for row, position in enumerate(positions):
-            record, content = self._read(bucket, position)
-            contents.append(content)
-            fps[row] = record.fps
-            captions.append("" if self._drops_caption(size.name, position) else record.caption)
+        clips = self._read(bucket, positions)
+        captions = [
+            "" if self._drops_caption(bucket, position) else record.caption
+            for position, (record, _) in zip(positions, clips, strict=True)
+        ]
         arrays: dict[str, Any] = {
-            "video" if self._latents is None else "latents": np.stack(contents),
+            "video" if self._latents is None else "latents": np.stack([clip[1] for clip in clips]),
             "text": self.clips.tokenizer.encode(captions, self.config.text_length),
-            "fps": fps,
+            "fps": np.asarray([record.fps for record, _ in clips], np.float32),
             "example_id": (np.asarray(positions, np.int64) % 2**31).astype(np.int32),
         }
         return bucket, (VideoBatch if self._latents is None else EncodedBatch)(**arrays)
 
-    def _read(self, bucket: int, position: int) -> tuple[Record, np.ndarray]:
-        """The clip at a position of a bucket's stream, or if that is bad the one after it: the same
-        on any number of hosts and after a restart.
+    def _read(self, bucket: int, positions: Sequence[int]) -> list[tuple[Record, np.ndarray]]:
+        """The clips at positions of a bucket's stream. Where one is bad, that of the next position
+        stands in, and so on: the same on any number of hosts and after a restart.
 
         Raises:
             DataError: too many in a row, or of all, are bad; names the last and its shard.
         """
-        for place in range(position, position + TRIES):
-            index = self._index(bucket, place)
-            try:
-                clip = self._clip(bucket, index)
-            except DataError as error:
-                self.bad_records.bad(bucket, index, error)
-                last = error
-            else:
-                self.bad_records.good()
-                return clip
-        raise DataError(f"{TRIES} records in a row cannot be used; the last: {last}") from last
+        indices = [self._index(bucket, position) for position in positions]
+        clips = []
+        found = self._clips(bucket, indices)
+        for position, index, clip in zip(positions, indices, found, strict=True):
+            after = position
+            while isinstance(clip, DataError):
+                self.bad_records.bad(bucket, index, clip)
+                after += 1
+                if after == position + TRIES:
+                    raise DataError(f"{TRIES} records in a row cannot be used; the last: {clip}")
+                index = self._index(bucket, after)
+                [clip] = self._clips(bucket, [index])
+            clips.append(clip)
+        return clips
 
     def _index(self, bucket: int, position: int) -> int:
         """Of the record at a position of a bucket's stream; each comes once in an epoch."""
         size = len(self._sources[bucket])
         epoch, offset = divmod(position, size)
-        seed = hash_seed("shuffle", self.seed, self.config.buckets[bucket].name, epoch)
-        return shuffled(offset, size, seed)
+        return shuffled(offset, size, _epoch_seed(self.seed, self._names[bucket], epoch))
 
-    def _clip(self, bucket: int, index: int) -> tuple[Record, np.ndarray]:
+    def _clips(
+        self, bucket: int, indices: Sequence[int]
+    ) -> Sequence[tuple[Record, np.ndarray] | DataError]:
+        """Records with their pixels, or with the latents made of these."""
+        self.bad_records.read(len(indices))
         source = self._sources[bucket]
-        if self._latents is not None:
-            return source[index], self._latents[bucket][index]
-        return source.clip(index)
+        if self._latents is None:
+            return source.clips(indices)
+        records = source.records(indices)
+        latents = self._latents[bucket]
+        return [
+            record if isinstance(record, DataError) else (record, latents[index])
+            for record, index in zip(records, indices, strict=True)
+        ]
 
-    def _drops_caption(self, bucket: str, position: int) -> bool:
+    def _drops_caption(self, bucket: int, position: int) -> bool:
         """By position in the stream, so that it is the same on any number of hosts."""
-        draw = hash_seed("caption", self.seed, bucket, position)
+        draw = hash_seed("caption", self.seed, self._names[bucket], position)
         return draw < self.config.caption_dropout * 2**32
+
+
+@functools.lru_cache(maxsize=64)
+def _epoch_seed(seed: int, bucket: str, epoch: int) -> int:
+    """The same for all records of an epoch, so made once."""
+    return hash_seed("shuffle", seed, bucket, epoch)
 
 
 class Batches(Iterator[tuple[int, Any]]):

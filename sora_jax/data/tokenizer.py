@@ -88,7 +88,9 @@ class Tokenizer:
         An empty caption is the end mark alone.
         """
         ids = np.full((len(captions), length), PAD, np.int32)
-        for row, pieces in zip(ids, self._processor.encode(list(captions)), strict=True):
+        # By default a batch starts threads that cost more than its captions do.
+        encoded = self._processor.encode(list(captions), num_threads=1)
+        for row, pieces in zip(ids, encoded, strict=True):
             pieces = pieces[: length - 1]
             row[: len(pieces) + 1] = [*pieces, END]
         return ids

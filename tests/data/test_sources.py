@@ -107,3 +107,24 @@ def test_a_record_that_cannot_be_read_names_its_shard(
     with pytest.raises(DataError, match="sora-1x8x8.array_record-00000"):
         source[0]
     assert source[9].clip_id == "1x8x8-9"
+
+
+def test_several_records_at_once_are_those_one_by_one(
+    own_set: Path, numbers: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "HASH_ON_OPEN_BYTES", 0)
+    shard = own_set / "sora-1x8x8.array_record-00001"
+    shard.write_bytes(bytes(shard.stat().st_size))
+    source = ClipSet(own_set).source(numbers.config.buckets[0])
+    indices = [20, 9, 3, 20, 39, 15]
+    records, clips = source.records(indices), source.clips(indices)
+    for index, record, clip in zip(indices, records, clips, strict=True):
+        if index in (9, 15):
+            for found in (record, clip):
+                assert isinstance(found, DataError)
+                assert f"{shard}: record {index - 8} cannot be read" in str(found)
+        else:
+            assert record == source[index] == clip[0]
+            assert (clip[1] == source.clip(index)[1]).all()
+    with pytest.raises(IndexError):
+        source.records([0, -1])

@@ -1,10 +1,15 @@
-"""Records that cannot be used: counted over all threads, told once a clip, and not too many."""
+"""Records that cannot be used: counted over all threads, told once a clip, and not too many.
+
+Bad are those whose stored bytes are no clip. Hosts agree on which these are as long as they read
+the same files; `sora data verify` says so of copies. Files that cannot be read are another matter:
+`sources.py` tries them again, and then stops the run.
+"""
 
 import threading
 
 from sora_jax.data.schema import DataError
 
-TRIES = 8  # positions that are tried in a row; with one record in a hundred bad, 8 are never
+TRIES = 8  # positions in a row; with one record in a hundred bad, chance never makes all bad
 MAX_SHARE = 0.01  # of the reads; more is no accident but a damaged set...
 MIN_READS = 1_000  # ...once so many say so
 

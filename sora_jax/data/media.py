@@ -51,6 +51,8 @@ def decode_record(record: Record) -> UInt8[np.ndarray, "t h w 3"]:
             video = decode_mp4(record.media)
         else:
             video = decode_image(record.media)[None]
+    except MemoryError:
+        raise  # of this machine, now: nothing that the record is to blame for
     except Exception as error:  # PyAV, Pillow, zlib and NumPy each raise their own
         raise ValueError(f"{record.media_format} media cannot be decoded: {error}") from error
     expected = (record.frames, record.height, record.width, 3)

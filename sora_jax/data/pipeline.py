@@ -124,7 +124,7 @@ class Steps:
         the example id stays that of the position.
 
         Raises:
-            DataError: too many records are bad; names the last and its shard.
+            DataError: too many records are bad, or a shard cannot be read; names it.
         """
         choice, number = self._schedule[step]
         bucket = self.buckets[choice]
@@ -148,7 +148,7 @@ class Steps:
         stands in, and so on: the same on any number of hosts and after a restart.
 
         Raises:
-            DataError: too many in a row, or of all, are bad; names the last and its shard.
+            DataError: too many in a row, or of all, are bad, or a shard cannot be read; names it.
         """
         indices = [self._index(bucket, position) for position in positions]
         clips = []

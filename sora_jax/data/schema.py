@@ -63,6 +63,8 @@ class Record:
                 width=feature["width"].int64_list.value[0],
                 fps=feature["fps"].float_list.value[0],
             )
+        except MemoryError:
+            raise  # no fault of the record
         except Exception as error:  # protobuf's DecodeError derives from Exception alone
             raise ValueError(f"not a record of schema {SCHEMA_VERSION}: {error}") from error
         if record.media_format not in MEDIA_FORMATS:

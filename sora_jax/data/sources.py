@@ -3,6 +3,7 @@
 import bisect
 import itertools
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +20,9 @@ from sora_jax.data.tokenizer import Tokenizer
 # Sets up to this size are hashed when they are opened: about a second.
 HASH_ON_OPEN_BYTES = 2**30
 MAX_OPEN_SHARDS = 256  # file handles of one source
-
+RETRY_SECONDS = (0.1, 1.0, 10.0)  # waits before a file that cannot be read is tried again
+# What ArrayRecord raises, the last also where it could not open the file.
+READ_ERRORS = (ValueError, RuntimeError, IndexError)
 
 Clip = tuple[Record, UInt8[np.ndarray, "t h w 3"]]
 Usable = TypeVar("Usable")
@@ -36,6 +39,7 @@ class ShardSource:
         self._directory, self._shards = directory, tuple(shards)
         self._ends = list(itertools.accumulate(shard.records for shard in shards))
         self._open: dict[int, Any] = {}
+        self._unreadable: dict[int, DataError] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -61,28 +65,64 @@ class ShardSource:
         return _usable(self.clips([index])[0])
 
     def records(self, indices: Sequence[int]) -> list[Record | DataError]:
-        """Several records at once; in place of one that cannot be read, the error that says why.
+        """Several records at once; in place of a bad one, the error that says why.
 
         All are read, then all are parsed: every step of the work repeated in a row runs from the
         processor's caches, in two thirds of the time.
+
+        Raises:
+            DataError: a shard cannot be read, which is no fault of its records.
         """
         stored = [self._stored(index) for index in indices]
-        return [self._parsed(*pair) for pair in zip(indices, stored, strict=True)]
+        return [self._parsed(*each) for each in zip(indices, stored, strict=True)]
 
     def clips(self, indices: Sequence[int]) -> list[Clip | DataError]:
-        """Several records and their pixels at once, and errors as of `records`."""
+        """Several records and their pixels at once, with errors as of `records`."""
         records = self.records(indices)
-        return [self._decoded(*pair) for pair in zip(indices, records, strict=True)]
+        return [self._decoded(*each) for each in zip(indices, records, strict=True)]
 
     def _stored(self, index: int) -> bytes | DataError:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        shard, offset = self._place(index)
+        if index in self._unreadable:
+            return self._unreadable[index]
         try:
-            stored: bytes = self._reader(shard).read(offset, offset + 1)[0]
-        except (ValueError, RuntimeError, IndexError) as error:
-            return self._unreadable(index, error)
+            return self._read(index)
+        except READ_ERRORS:
+            return self._stored_again(index)
+
+    def _read(self, index: int) -> bytes:
+        shard, offset = self._place(index)
+        stored: bytes = self._reader(shard).read(offset, offset + 1)[0]
+        if not stored:  # as ArrayRecord gives where a file ends early
+            raise ValueError("it is empty")
         return stored
+
+    def _stored_again(self, index: int) -> bytes | DataError:
+        """After a failure, of which ArrayRecord does not say whether it is the record's.
+
+        A bad record is so on every host, and all replace it alike. A file system that fails one
+        host is not: that host would silently train on other clips than the rest. So the shard is
+        first read as any file, until that works.
+        """
+        shard = self._place(index)[0]
+        failure: Exception | None = None
+        for seconds in (*RETRY_SECONDS, None):
+            self._close(shard)  # opened while files could not be read, a reader stays empty
+            try:
+                self._shards[shard].check(self._directory, contents=False)
+                read_through(self._directory / self._shards[shard].file)
+                return self._read(index)
+            except READ_ERRORS as error:
+                return self._unreadable.setdefault(index, self._bad(index, error))
+            except (OSError, DataError) as error:
+                failure = error
+            if seconds is not None:
+                time.sleep(seconds)
+        raise DataError(
+            f"{self.shard_of(index)} cannot be read on this host: {failure}; start again once it "
+            "can"
+        ) from failure
 
     def _parsed(self, index: int, stored: bytes | DataError) -> Record | DataError:
         if isinstance(stored, DataError):
@@ -90,7 +130,7 @@ class ShardSource:
         try:
             return Record.parse(stored)
         except ValueError as error:
-            return self._unreadable(index, error)
+            return self._bad(index, error)
 
     def _decoded(self, index: int, record: Record | DataError) -> Clip | DataError:
         if isinstance(record, DataError):
@@ -100,7 +140,7 @@ class ShardSource:
         except ValueError as error:
             return DataError(f"clip {record.clip_id} in {self.shard_of(index)}: {error}")
 
-    def _unreadable(self, index: int, error: Exception) -> DataError:
+    def _bad(self, index: int, error: Exception) -> DataError:
         offset = self._place(index)[1]
         return DataError(f"{self.shard_of(index)}: record {offset} cannot be read: {error}")
 
@@ -122,11 +162,22 @@ class ShardSource:
                 self._open.pop(next(iter(self._open)))  # closed when its last user drops it
         return reader
 
+    def _close(self, shard: int) -> None:
+        with self._lock:
+            self._open.pop(shard, None)
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": {}, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock())
+
+
+def read_through(path: Path) -> None:
+    """Reads all of a file for nothing but the OSError that says why it cannot be read."""
+    with path.open("rb", buffering=0) as file:
+        while file.read(2**20):
+            pass
 
 
 def _usable(found: Usable | DataError) -> Usable:

@@ -117,6 +117,17 @@ def test_a_damaged_shard_is_told_a_line_a_record(
     batches.close()
 
 
+def test_a_shard_that_cannot_be_read_stops_the_run_and_replaces_nothing(
+    own_set: Path, numbers: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "RETRY_SECONDS", ())
+    steps = Steps(ClipSet(own_set), numbers.config, ROWS, 7, buckets=(0,))
+    (own_set / "sora-1x8x8.array_record-00001").unlink()
+    with pytest.raises(DataError, match="cannot be read on this host"):
+        collections.deque(map(steps.__getitem__, range(5)), maxlen=0)  # an epoch
+    assert steps.bad_records.count == 0
+
+
 def test_a_clip_is_told_once(
     make_steps: Callable[..., Steps], damage: Damage, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -76,3 +76,13 @@ def test_rates_are_the_fractions_that_containers_hold() -> None:
     assert av_rate(29.97) == Fraction(30000, 1001)
     assert av_rate(23.976) == Fraction(24000, 1001)
     assert av_rate(12.5) == Fraction(25, 2)
+
+
+def test_a_machine_out_of_memory_is_no_fault_of_the_media(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: bytes) -> None:
+        raise MemoryError
+
+    stored = record(np.zeros((9, 24, 40, 3), np.uint8))
+    monkeypatch.setattr("sora_jax.data.media._parse_npy", fails)
+    with pytest.raises(MemoryError):
+        decode_record(stored)

@@ -128,3 +128,62 @@ def test_several_records_at_once_are_those_one_by_one(
             assert (clip[1] == source.clip(index)[1]).all()
     with pytest.raises(IndexError):
         source.records([0, -1])
+
+
+def test_a_shard_that_comes_back_is_read_as_if_nothing_had_been(
+    own_set: Path, numbers: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = ClipSet(own_set).source(numbers.config.buckets[0])
+    expected = source.records(range(40))
+    shard, away = own_set / "sora-1x8x8.array_record-00001", own_set / "away"
+    waits = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            away.rename(shard)
+
+    monkeypatch.setattr(sources.time, "sleep", sleep)
+    source = ClipSet(own_set).source(numbers.config.buckets[0])
+    shard.rename(away)
+    assert source.records(range(40)) == expected
+    assert waits == list(sources.RETRY_SECONDS[:2])
+
+
+def test_a_reader_that_fails_is_opened_again(
+    own_set: Path, numbers: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing:
+        def read(self, *_: int) -> list[bytes]:
+            raise RuntimeError("pread() failed: Input/output error")
+
+    source = ClipSet(own_set).source(numbers.config.buckets[0])
+    expected = source.records(range(16))
+    monkeypatch.setattr(sources.time, "sleep", lambda _: pytest.fail("the file can be read"))
+    source._open[1] = Failing()
+    assert source.records(range(16)) == expected
+
+
+@pytest.mark.parametrize("damage", ["missing", "short", "not readable"])
+def test_a_shard_that_stays_away_is_no_bad_record(
+    own_set: Path, numbers: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(sources.time, "sleep", waits.append)
+    source = ClipSet(own_set).source(numbers.config.buckets[0])
+    shard = own_set / "sora-1x8x8.array_record-00001"
+    if damage == "short":
+        shard.write_bytes(shard.read_bytes()[:-1000])
+    elif damage == "missing":
+        shard.unlink()
+    else:
+        shard.write_bytes(bytes(shard.stat().st_size))
+
+        def fails(path: Path) -> None:
+            raise OSError(5, "Input/output error", str(path))
+
+        monkeypatch.setattr(sources, "read_through", fails)
+    with pytest.raises(DataError, match=rf"^{shard} cannot be read on this host: "):
+        source.records([3, 9])
+    assert waits == list(sources.RETRY_SECONDS)
+    assert source.records([3])[0].clip_id == "1x8x8-3"

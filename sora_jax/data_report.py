@@ -1,7 +1,8 @@
-"""What the steps of a transformer's training are made of, by shape class: known without a set.
+"""The batches of a transformer's training, by shape class: known without a set.
 
-Which bucket a step draws, its shape class and the FLOPs of that all follow from the experiment. So
-padding and classes of unequal cost are seen before a set is built or a pod rented.
+Which bucket a batch is of, its shape class and the FLOPs of that all follow from the experiment. So
+padding and classes of unequal cost are seen before a set is built or a pod rented. A step takes
+`micro_batches` of these batches: periods are told in steps, all else by the batch.
 """
 
 import dataclasses
@@ -12,19 +13,19 @@ from sora_jax.data.schedule import Schedule
 from sora_jax.experiment import Experiment
 from sora_jax.scaling.flops import Row, train_flops
 
-HEADINGS = ("class", "steps", "rows", "tokens/row", "padding", "tokens/step", "cost")
+HEADINGS = ("class", "batches", "rows", "tokens/row", "padding", "tokens/batch", "cost")
 
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """Steps of one shape class in a period, or of all; numbers are means over the steps."""
+    """Batches of one shape class in a period, or of all; numbers are means over the batches."""
 
     name: str  # rows x tokens, or "all"
-    share: float  # of the period's steps
+    share: float  # of the period's batches
     rows: float
-    tokens: float  # of a step, padding counted
+    tokens: float  # of a batch, padding counted
     padding: float  # of these
-    cost: float  # training FLOPs of a step; in a report as a multiple of the mean
+    cost: float  # training FLOPs of a batch; in a report as a multiple of the mean
 
     def __str__(self) -> str:
         values = (
@@ -76,7 +77,7 @@ def report_text(reports: Sequence[PeriodReport]) -> str:
 
 
 def _period(experiment: Experiment, start_step: int, shares: Sequence[float]) -> PeriodReport:
-    """`shares`: of the steps, of each bucket."""
+    """`shares`: of the batches, of each bucket."""
     data, lines = experiment.data, []
     buckets = list(zip(data.buckets, experiment.classes(), shares, strict=True))
     for shape_class in data.shape_classes:
@@ -104,7 +105,7 @@ def _period(experiment: Experiment, start_step: int, shares: Sequence[float]) ->
 
 
 def _cost(experiment: Experiment, shape_class: ShapeClass) -> int:
-    """Training FLOPs of a step of the transformer and of the text encoder trained with it."""
+    """Training FLOPs of a batch, of the transformer and of the text encoder trained with it."""
     row = Row(
         shape_class.tokens,
         experiment.vae.channels,
@@ -115,4 +116,4 @@ def _cost(experiment: Experiment, shape_class: ShapeClass) -> int:
 
 
 def _columns(name: str, *values: str) -> str:
-    return f"{name:14}" + "".join(f"{value:>12}" for value in values)
+    return f"{name:14}" + "".join(f"{value:>13}" for value in values)

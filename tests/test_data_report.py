@@ -66,7 +66,7 @@ def test_the_text_has_a_table_a_period(experiment: Experiment) -> None:
     firsts = [table.splitlines()[0] for table in tables]
     assert firsts == ["steps 0 to 999", "steps 1000 to 2499", "steps from 2500 on"]
     lines = [line.split() for line in tables[0].splitlines()[1:]]
-    assert lines[0] == ["class", "steps", "rows", "tokens/row", "padding", "tokens/step", "cost"]
+    assert lines[0] == ["class", "batches", "rows", "tokens/row", "padding", "tokens/batch", "cost"]
     assert lines[1][:6] == ["48x16", "60.0%", "48.0", "16.0", "2.1%", "768"]
     # 819.2 tokens in 35.2 rows, of which 80 are padding.
     assert lines[3] == ["all", "100.0%", "35.2", "23.3", "9.8%", "819", "1.000"]

@@ -1,4 +1,4 @@
-"""build, verify and look into sets of captioned clips, and into the steps that draw from them.
+"""build, verify and look into sets of captioned clips, and into the batches made of them.
 
     sora data build --input DIR --output SET --experiment NAME    media with .txt or .json captions
     sora data build --world N --output SET --experiment NAME      N clips of the procedural world
@@ -8,8 +8,8 @@
 
 A set holds the sizes that the experiment's buckets name; ledger.jsonl in it accounts for every
 input: emitted, resized, or dropped and why. `schedule` needs no set: of each period of the
-curriculum it prints the classes' share of the steps, their rows and tokens, the share of tokens
-that are padding, and the training FLOPs of a step beside the mean.
+curriculum it prints the classes' share of the batches, their rows and tokens, the share of tokens
+that are padding, and the training FLOPs of a batch beside the mean.
 """
 
 import sys
@@ -43,10 +43,7 @@ OUTPUT = flags.DEFINE_string(
     "output", None, "the new set, or the contact sheet of inspect", flag_values=FLAGS
 )
 EXPERIMENT = flags.DEFINE_string(
-    "experiment",
-    None,
-    "experiment whose buckets the set is for",
-    flag_values=FLAGS,
+    "experiment", None, "experiment that the set, or the schedule, is for", flag_values=FLAGS
 )
 SET = flags.DEFINE_multi_string(
     "set", [], "change the experiment: --set data.text_length=48", flag_values=FLAGS

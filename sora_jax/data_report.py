@@ -49,11 +49,7 @@ class PeriodReport:
 
 
 def schedule_report(experiment: Experiment) -> list[PeriodReport]:
-    """A report of each period of the curriculum, of whole blocks of the schedule.
-
-    Raises:
-        ConfigError: the weight of a bucket is too small to schedule.
-    """
+    """A report of each period of the curriculum, of whole blocks of the schedule."""
     periods = weights_by_period(experiment.data.buckets, experiment.dit_stage.curriculum)
     shares = Schedule(periods, experiment.seed).shares
     return [

@@ -12,6 +12,7 @@ from sora_jax.data.buckets import (
     check_buckets,
     weights_by_period,
 )
+from sora_jax.data.schedule import Schedule
 from sora_jax.diffusion.loss import DiffusionConfig
 from sora_jax.eval.evaluator import EvaluationConfig
 from sora_jax.models.dit import DiTConfig
@@ -87,7 +88,8 @@ class Experiment:
                 raise ConfigError(
                     f"vae_stage.buckets: there is no bucket {name}; there are {', '.join(names)}"
                 )
-        weights_by_period(self.data.buckets, self.dit_stage.curriculum)
+        # Now, and not when the first stage is done: a curriculum is for the second alone.
+        Schedule(weights_by_period(self.data.buckets, self.dit_stage.curriculum), self.seed)
         self._check_mesh()
 
     def _check_mesh(self) -> None:

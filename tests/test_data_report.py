@@ -2,7 +2,7 @@
 
 import pytest
 
-from sora_jax.config import ConfigError, load_experiment
+from sora_jax.config import load_experiment
 from sora_jax.data_report import Line, report_text, schedule_report
 from sora_jax.experiment import Experiment
 from sora_jax.scaling.flops import Row, train_flops
@@ -76,9 +76,3 @@ def test_without_a_curriculum_there_is_one_table() -> None:
     text = report_text(schedule_report(load_experiment("demo")))
     assert text.startswith("all steps\nclass ")
     assert "\n\n" not in text
-
-
-def test_a_weight_too_small_to_draw_is_told(experiment: Experiment) -> None:
-    tiny = load_experiment("demo", ("data.buckets.0.weight=1e-4",))
-    with pytest.raises(ConfigError, match="from step 0 on: the smallest above 0 is below one step"):
-        schedule_report(tiny)

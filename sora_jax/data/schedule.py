@@ -8,9 +8,9 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from grain.experimental import index_shuffle
 
 from sora_jax.errors import ConfigError
 
@@ -31,7 +31,15 @@ def shuffled(index: int, size: int, seed: int) -> int:
     """
     if size < 2**16:
         return int(_permutation(size, seed)[index])
-    return int(index_shuffle(index, max_index=size - 1, seed=seed, rounds=4))
+    return int(_index_shuffle()(index, max_index=size - 1, seed=seed, rounds=4))
+
+
+@functools.cache
+def _index_shuffle() -> Any:
+    """Imported late: checking an experiment makes a schedule, and need not wait for Grain."""
+    from grain.experimental import index_shuffle
+
+    return index_shuffle
 
 
 @functools.lru_cache(maxsize=64)

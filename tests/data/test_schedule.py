@@ -179,3 +179,6 @@ def test_a_curriculum_is_set_from_the_command_line_and_told_apart() -> None:
     assert experiment.trained() != load_experiment("demo", [micro]).trained()
     with pytest.raises(ConfigError, match="curriculum: there is no bucket 9x31x32"):
         load_experiment("demo", [text.replace("9x32x32", "9x31x32")])
+    for tiny in ("data.buckets.0.weight=1e-4", text.replace("0.0", "1e-4")):
+        with pytest.raises(ConfigError, match="the smallest above 0 is below one step in 100"):
+            load_experiment("demo", [tiny])

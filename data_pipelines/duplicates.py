@@ -62,10 +62,17 @@ class Duplicates(beam.PTransform):
 
 
 def known(row: Row) -> Known:
-    """A clip by what is better: more pixels, fewer repeated frames, more bits, more frames."""
+    """A clip by what is better: a caption, pixels, fewer repeated frames, bits, length."""
     found = measures(row)
     repeated = round(row.scores.get("static_fraction", 0.0), 1)
-    quality = (found["height"] * found["width"], -repeated, row.bits_a_second, row.frames)
+    captioned = bool(row.caption)
+    quality = (
+        captioned,
+        found["height"] * found["width"],
+        -repeated,
+        row.bits_a_second,
+        row.frames,
+    )
     return Known(quality, row.clip_id, row.asset_id)
 
 

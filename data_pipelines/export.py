@@ -22,7 +22,6 @@ from apache_beam.io.parquetio import ReadFromParquet
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from data_pipelines import table
-from data_pipelines.assets import Asset
 from data_pipelines.command import run
 from data_pipelines.shards import MEGABYTES, ShardWriter, file_entries
 from data_pipelines.table import Row
@@ -202,7 +201,7 @@ def _encoded(
     asset_id, rows = found
     ordered = sorted(rows, key=lambda row: row.first)
     row = ordered[0]
-    asset = Asset(row.url, row.name, offset=row.offset, length=row.length, record=row.record)
+    asset = row.asset()
     if asset.content_id() != asset_id:
         raise DataError(f"{row.url} has changed since it was analysed: analyse the sources again")
     planned = [(row, cut) for row in ordered for cut in _plan(row, config).cuts]

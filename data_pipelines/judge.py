@@ -2,8 +2,8 @@
 
     python -m data_pipelines.judge --table TABLE --output JUDGED [--rules RULES.json]
 
-Nothing is decoded. Duplicates are looked for among the clips that pass the rules, and the best of
-each stays. Flags that are not listed here go to Beam.
+Nothing is decoded. Duplicates are looked for among the clips that pass the rules, or lack nothing
+but a caption, and the best of each stays. Flags that are not listed here go to Beam.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from data_pipelines import rules as rules_config
 from data_pipelines import table
 from data_pipelines.command import run
 from data_pipelines.duplicates import Duplicates
-from data_pipelines.rules import RULES, Rule, verdict
+from data_pipelines.rules import NO_CAPTION, RULES, Rule, verdict
 from data_pipelines.table import Row, Verdict
 
 DUPLICATE = "duplicate"
@@ -68,7 +68,7 @@ def judge(
         )
         duplicates = (
             judged
-            | "that pass" >> beam.Filter(lambda each: each[1][1].keep)
+            | "that pass" >> beam.Filter(lambda each: _worth_comparing(each[1][1]))
             | "their rows" >> beam.MapTuple(lambda _, found: found[0])
             | Duplicates()
         )
@@ -90,6 +90,11 @@ def judge(
     about = {"rules": rules_config.dump(rules), "verdicts": counts}
     table.finish(output, made_of | about)
     return counts
+
+
+def _worth_comparing(given: Verdict) -> bool:
+    """Also of clips that lack nothing but a caption: only the best of copies should get one."""
+    return given.keep or given.failed == (NO_CAPTION,)
 
 
 def _check(rules: Sequence[Rule], measured: str) -> None:

@@ -15,6 +15,7 @@ from typing import Literal, get_args
 from data_pipelines.table import Row, Verdict
 from sora_jax.errors import ConfigError
 
+NO_CAPTION = "no caption"  # what `caption` can mend
 RuleKind = Literal["any", "video", "image"]
 
 
@@ -60,7 +61,7 @@ RULES = (
     Rule("flat", "contrast", least=0.02),
     Rule("blocky", "blockiness", most=3.0),
     Rule("caption too long", "caption_characters", most=5000),
-    Rule("no caption", "caption_characters", least=1),
+    Rule(NO_CAPTION, "caption_characters", least=1),
 )
 
 

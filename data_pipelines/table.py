@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.assets import Asset
 from sora_jax.errors import UserError
 
 SCORE = "score_"
@@ -68,6 +69,12 @@ class Row:
         scores = columns.pop("scores")
         columns["box"] = None if self.box is None else list(self.box)
         return columns | {SCORE + name: value for name, value in scores.items()}
+
+    def asset(self) -> Asset:
+        """Where the file lies that the clip is of."""
+        return Asset(
+            self.url, self.name, offset=self.offset, length=self.length, record=self.record
+        )
 
     @classmethod
     def of(cls, columns: Mapping[str, Any]) -> "Row":

@@ -31,6 +31,7 @@ from data_pipelines.table import Row
 from sora_jax.data.footage import MediaError
 
 COUNTERS = "sora_jax"
+Found = tuple[str, int, Asset]  # hash of its bytes, place among those of the same, and the asset
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -97,19 +98,20 @@ def by_content(asset: Asset) -> tuple[str, Asset]:
     return f"no bytes of {asset.url} {asset.name}", dataclasses.replace(asset, problem=problem)
 
 
-def first_and_copies(content: str, found: Iterable[Asset]) -> Iterator[tuple[str, Asset]]:
+def first_and_copies(content: str, found: Iterable[Asset]) -> Iterator[Found]:
     """The asset that stands for all of the same bytes, a captioned one if there is any; the others
     with that as their problem."""
-    first, *copies = sorted(found, key=lambda asset: (not asset.caption, asset.url, asset.name))
-    yield content, first
-    for copy in copies:
+    # All that assets may differ in, so that every run takes the same one.
+    first, *copies = sorted(found, key=lambda asset: (not asset.caption, repr(asset)))
+    yield content, 0, first
+    for number, copy in enumerate(copies, 1):
         problem = copy.problem or ("same bytes", first.name)
-        yield content, dataclasses.replace(copy, problem=problem)
+        yield content, number, dataclasses.replace(copy, problem=problem)
 
 
-def rows_of(found: tuple[str, Asset], scores: tuple[Score, ...]) -> Iterator[Row]:
+def rows_of(found: Found, scores: tuple[Score, ...]) -> Iterator[Row]:
     """The rows of an asset: its clips, or one that says why there are none."""
-    content, asset = found
+    content, number, asset = found
     if asset.problem is None:
         try:
             with asset.local() as path:
@@ -126,7 +128,8 @@ def rows_of(found: tuple[str, Asset], scores: tuple[Score, ...]) -> Iterator[Row
     assert asset.problem is not None
     reason, detail = asset.problem
     Metrics.counter(COUNTERS, reason).inc()
-    name = hashlib.sha256(f"{asset.url} {asset.name}".encode()).hexdigest()[:16]
+    # Two rows of a table may name one file, which the number tells apart.
+    name = hashlib.sha256(f"{number} {asset.url} {asset.name}".encode()).hexdigest()[:16]
     known = "" if content.startswith("no bytes") else content
     yield dataclasses.replace(
         _row(known, asset), clip_id=f"none-{name}", problem=reason, detail=sources.printable(detail)

@@ -2,7 +2,9 @@
 
 import dataclasses
 import hashlib
+import os
 import tempfile
+import urllib.parse
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +21,8 @@ Kind = Literal["video", "image", "unknown"]
 
 @dataclasses.dataclass(frozen=True)
 class Asset:
-    """Where a file of media lies. `url` is anything that fsspec opens: a path, gs://, s3://.
+    """Where a file of media lies. `url` is anything that fsspec opens: a path, gs://, s3://; a
+    file:// one may hold any name, percent-encoded as in `Path.as_uri`.
 
     In a tar, `offset` and `length`, in bytes, say where in it. In a TFDS data set, `record` says
     which, and `url` is the set's directory with the names of split and feature:
@@ -55,7 +58,7 @@ class Asset:
                 file.seek(0)
                 yield file
             return
-        with fsspec.open(self.url, "rb") as file:
+        with bytes_at(self.url) as file:
             file.seek(self.offset or 0)
             yield file
 
@@ -99,8 +102,36 @@ def kind_of(name: str) -> Kind:
     return "image" if suffix in IMAGE_SUFFIXES else "unknown"
 
 
+@contextmanager
+def bytes_at(url: str) -> Iterator[IO[bytes]]:
+    """The bytes at a url.
+
+    Raises:
+        OSError: it is not there, or is no file that has an end, as a named pipe.
+    """
+    path = local_path(url)
+    if path is None:
+        with fsspec.open(url, "rb") as file:
+            yield file
+        return
+    if path.exists() and not path.is_file():
+        raise OSError(f"{url} is no regular file")
+    # Not by fsspec: to it, "::" in a name chains file systems.
+    with path.open("rb") as file:
+        yield file
+
+
+def url_of(system: fsspec.AbstractFileSystem, path: str) -> str:
+    """The url of a path of a file system, printable whatever bytes the path is made of."""
+    if "file" in system.protocol:
+        return Path(path).as_uri()
+    return str(system.unstrip_protocol(path))
+
+
 def local_path(url: str) -> Path | None:
     """The path that a url names on this machine, None if it lies elsewhere."""
     if "://" not in url:
         return None if url.startswith("tfds:") else Path(url)
-    return Path(url.removeprefix("file://")) if url.startswith("file://") else None
+    if not url.startswith("file://"):
+        return None
+    return Path(os.fsdecode(urllib.parse.unquote_to_bytes(url.removeprefix("file://"))))

@@ -7,6 +7,7 @@ table's metadata. `judge` adds the columns of `Verdict`.
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from sora_jax.errors import UserError
 
 SCORE = "score_"
 FINISHED_FILE = "finished.json"  # written last; a table without it is not whole
+UNFINISHED = re.compile(r"clips-\d+-of-\d+\.parquet$|beam-temp-clips-")  # what Beam leaves behind
 
 
 class TableError(UserError):
@@ -190,9 +192,7 @@ def empty(directory: str) -> None:
         system.makedirs(path, exist_ok=True)
         return
     inside = system.ls(path, detail=False)
-    unfinished = [file for file in inside if file.endswith(".parquet")]
-    others = sorted({Path(file).name for file in inside} - {Path(file).name for file in unfinished})
-    others = [name for name in others if not name.startswith("beam-temp-")]
+    others = sorted(Path(file).name for file in inside if not UNFINISHED.match(Path(file).name))
     if others:
         raise TableError(f"{directory} has {others[0]} in it: remove it or choose another --output")
     for file in inside:

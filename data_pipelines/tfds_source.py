@@ -4,52 +4,77 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from data_pipelines.assets import Asset
-from sora_jax.errors import UserError
+import numpy as np
 
-CAPTIONS = ("caption", "text", "label")  # the feature that serves as one, the first that is there
+from data_pipelines.assets import Asset
+from data_pipelines.sources import SourceError, with_facts
+
+CAPTIONS = ("caption", "text")  # the feature that serves as one, the first that is there
+IMAGES = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"RIFF": "webp"}  # how their bytes begin
+
+
+def check(place: str) -> None:
+    """Makes sure that DIR#SPLIT#FEATURE can be read.
+
+    Raises:
+        SourceError: the place has another form, or the set, split or feature is not there.
+    """
+    parts = place.split("#")
+    if len(parts) != 3:
+        raise SourceError(f"--source tfds:{place} is not of the form tfds:DIR#SPLIT#FEATURE")
+    try:
+        _, features = _records(f"tfds:{place}")
+    except Exception as error:  # a different one for every part that may be missing
+        problem = (str(error) or type(error).__name__).splitlines()[0]
+        raise SourceError(f"--source tfds:{place} cannot be read: {problem}") from error
+    if parts[2] not in features:
+        raise SourceError(
+            f"--source tfds:{place}: {parts[0]} has no feature {parts[2]!r}, only "
+            + ", ".join(features)
+        )
 
 
 def listed(place: str) -> Iterator[Asset]:
-    """An asset for every record of DIR#SPLIT#FEATURE.
-
-    Raises:
-        UserError: the place has another form, or the set or the feature is not there.
-    """
-    records, feature = _records(f"tfds:{place}")
-    suffix = "mp4" if feature in ("video", "media") else "png"
+    """An asset for every record of DIR#SPLIT#FEATURE, with the features that are text or numbers
+    as what is told of it."""
+    url = f"tfds:{place}"
+    feature = place.split("#")[-1]
+    records, features = _records(url)
+    kept = [name for name in features if name != feature]
     for number in range(len(records)):
         record = records[number]
-        caption = next((record[name] for name in CAPTIONS if name in record), None)
-        text = caption.decode("utf-8", "replace") if isinstance(caption, bytes) else None
-        yield Asset(
-            url=f"tfds:{place}",
-            name=f"{place}/{number:09d}.{suffix}",
-            caption=None if text is None else " ".join(text.split()),
-            record=number,
-        )
+        facts = {
+            name: record[name].item() if isinstance(record[name], np.generic) else record[name]
+            for name in kept
+            if isinstance(record[name], str | bytes | int | float | np.generic)
+        }
+        caption = next((facts.pop(name) for name in CAPTIONS if name in facts), None)
+        name = f"{place}/{number:09d}.{_suffix(record[feature])}"
+        asset = Asset(url=url, name=name, record=number)
+        yield with_facts(asset, facts | {"caption": caption})
+
+
+def _suffix(media: Any) -> str:
+    """By the bytes, which have no name in a set that tells what they are."""
+    begins = media[:4] if isinstance(media, bytes) else b""
+    return next((suffix for magic, suffix in IMAGES.items() if begins.startswith(magic)), "mp4")
 
 
 def record_bytes(url: str, number: int) -> bytes:
     """The encoded media of a record."""
-    records, feature = _records(url)
-    value = records[number][feature]
+    value = _records(url)[0][number][url.split("#")[-1]]
     if not isinstance(value, bytes):
         raise OSError(f"{url} record {number} holds no encoded media, but {type(value).__name__}")
     return value
 
 
 @functools.lru_cache(maxsize=8)
-def _records(url: str) -> tuple[Any, str]:
+def _records(url: str) -> tuple[Any, tuple[str, ...]]:
+    """The records of a set, with the media of one feature as they are stored, and its features."""
     import tensorflow_datasets as tfds
 
-    parts = url.removeprefix("tfds:").split("#")
-    if len(parts) != 3:
-        raise UserError(f"{url!r} is not of the form tfds:DIR#SPLIT#FEATURE")
-    directory, split, feature = parts
+    directory, split, feature = url.removeprefix("tfds:").split("#")
     builder = tfds.builder_from_directory(directory)
-    if feature not in builder.info.features:
-        names = ", ".join(builder.info.features)
-        raise UserError(f"{directory} has no feature {feature!r}, only {names}")
-    decoders = {feature: tfds.decode.SkipDecoding()}
-    return builder.as_data_source(split=split, decoders=decoders), feature
+    features = tuple(builder.info.features)
+    decoders = {feature: tfds.decode.SkipDecoding()} if feature in features else None
+    return builder.as_data_source(split=split, decoders=decoders), features

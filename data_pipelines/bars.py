@@ -55,5 +55,6 @@ def without_bars(clip: Clip) -> tuple[Clip, Box]:
     return dataclasses.replace(
         clip,
         pictures=clip.pictures[:, small[0], small[1]],
+        averages=clip.averages[:, small[0], small[1]],
         planes=clip.planes[:, top:bottom, left:right],
     ), box

@@ -1,9 +1,12 @@
 """Whether two clips are one: re-encoded, trimmed, rescaled, cropped, mirrored or slowed.
 
-A clip is known by grey thumbnails of 32 x 32. Two clips are compared along every line of time that
-may lead through both: an offset, and a rate. Where the best line of all covers at least half of the
-shorter clip, and the thumbnails on it correlate, the clips are one. The best line of two parts of
-one slow shot covers little of either, so these stay two.
+A clip is known by grey thumbnails of 32 x 32, each the mean of all frames of a quarter of a second
+or more: where a copy is trimmed between two of them, pictures of single moments would show another
+moment of the motion in every one, and averages share most of their frames. Two clips are compared
+along every line of time that may lead through both: an offset, in halves of a thumbnail, and a
+rate. Where the best line of all covers at least half of the shorter clip, and the thumbnails on it
+correlate, the clips are one. The best line of two parts of one slow shot covers little of either,
+so these stay two.
 
 Clips worth comparing are found by keys: parts of a perceptual hash (pHash, the signs of the lowest
 frequencies) of a few thumbnails, whole, cropped and mirrored, so that copies share some key.
@@ -48,15 +51,16 @@ def signature(clip: Clip) -> Signature:
     import cv2
 
     stride = 1
-    while len(clip.pictures) > MOST_THUMBNAILS * stride:
+    while len(clip.averages) > MOST_THUMBNAILS * stride:
         stride *= 2
-    thumbnails = [
-        cv2.resize(
-            cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (SIDE, SIDE), interpolation=cv2.INTER_AREA
-        )
-        for picture in clip.pictures[::stride]
-    ]
-    return Signature(np.stack(thumbnails), clip.seconds * stride)
+    thumbnails = np.stack(
+        [
+            cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+            for picture in clip.averages
+        ]
+    )
+    longer = np.rint(_grouped(thumbnails, stride)).astype(np.uint8)
+    return Signature(longer, clip.seconds * stride)
 
 
 def keys(clip: Signature) -> Iterator[bytes]:
@@ -83,41 +87,82 @@ def alike(one: Signature, other: Signature) -> float:
 
     As soon as it is enough for the clips to be one, nothing better is looked for.
     """
-    seconds = max(one.seconds, other.seconds)
+    longer = max(one.seconds, other.seconds)
+    strides = [max(1, round(longer / clip.seconds)) for clip in (one, other)]
     first, second = (
-        clip.thumbnails[:: max(1, round(seconds / clip.seconds))] for clip in (one, other)
+        _grouped(clip.thumbnails, stride)
+        for clip, stride in zip((one, other), strides, strict=True)
     )
+    ratio = round(one.seconds * strides[0] / (other.seconds * strides[1]), 2)
+    first, second = _smooth(first), _halves(second)
     best = 0.0
     # Whole beside whole, then crops of the one beside the other, and of the other beside the one.
-    for cuts, part, whole in (
-        (_cuts()[:1], first, second),
-        (_cuts(), first, second),
-        (_cuts(), second, first),
-    ):
-        crops = _normal(_cropped(part, cuts))
-        for picture in (whole, whole[..., ::-1]):
-            products = crops @ _normal(_cropped(picture, _cuts()[:1])[0]).T
-            best = max(best, _along_lines(products))
-            if best >= ALIKE:
-                return best
+    whole = _cuts()[:1]
+    for firsts, seconds in ((whole, whole), (_cuts(), whole), (whole, _cuts())):
+        # The side with fewer cuts is the one that is mirrored: it costs less.
+        these = _normal(_cropped(_mirrored(first) if firsts is whole else first, firsts))
+        those = _normal(_cropped(second if firsts is whole else _mirrored(second), seconds))
+        best = max(best, _along_lines(_products(these, those, len(first), len(second)), ratio))
+        if best >= ALIKE:
+            return best
     return best
 
 
-def _along_lines(products: Float[np.ndarray, "k n m"]) -> float:
+def _mirrored(thumbnails: Float[np.ndarray, "n s s"]) -> Float[np.ndarray, "b s s"]:
+    """Thumbnails as they are, and then mirrored."""
+    return np.concatenate([thumbnails, thumbnails[..., ::-1]])
+
+
+def _products(
+    these: Float[np.ndarray, "k i d"], those: Float[np.ndarray, "l j d"], n: int, m: int
+) -> Float[np.ndarray, "c n m"]:
+    """Of every way of n thumbnails with every way of m, in one product of matrices."""
+    size = these.shape[-1]
+    products = these.reshape(-1, size) @ those.reshape(-1, size).T
+    return products.reshape(-1, n, products.shape[1] // m, m).swapaxes(1, 2).reshape(-1, n, m)
+
+
+def _grouped(thumbnails: UInt8[np.ndarray, "n s s"], stride: int) -> Float[np.ndarray, "g s s"]:
+    """Means of so many thumbnails each; what is left at the end is no group unless it is all."""
+    groups = max(1, len(thumbnails) // stride)
+    whole = thumbnails[: groups * stride].astype(np.float32)
+    return whole.reshape(groups, -1, *whole.shape[1:]).mean(1)
+
+
+def _smooth(thumbnails: Float[np.ndarray, "n s s"]) -> Float[np.ndarray, "n s s"]:
+    """Each with an eighth of both neighbours: spread over time as the means of two are that stand
+    between in `_halves`, so that these compare with them too."""
+    padded = np.pad(thumbnails, ((1, 1), (0, 0), (0, 0)), mode="edge")
+    return 0.75 * thumbnails + 0.125 * (padded[:-2] + padded[2:])
+
+
+def _halves(thumbnails: Float[np.ndarray, "n s s"]) -> Float[np.ndarray, "m s s"]:
+    """Thumbnails twice as close in time: smooth ones, and between each two their mean."""
+    between = (thumbnails[1:] + thumbnails[:-1]) / 2
+    both = np.empty((2 * len(thumbnails) - 1, *thumbnails.shape[1:]), np.float32)
+    both[::2], both[1::2] = _smooth(thumbnails), between
+    return both
+
+
+def _along_lines(products: Float[np.ndarray, "k n m"], ratio: float) -> float:
     """The best mean along a line of time, over all crops, as `alike` counts it."""
-    lines, covered = _lines(*products.shape[1:])
+    lines, covered = _lines(*products.shape[1:], ratio)
     means = products.reshape(len(products), -1) @ lines
     valid = covered[means.argmax(1)] >= LEAST_COVERED
     return float(np.max(means.max(1), where=valid, initial=0.0))
 
 
 def _cropped(
-    thumbnails: UInt8[np.ndarray, "n s s"], cuts: Float[np.ndarray, "c p s"]
+    thumbnails: Float[np.ndarray, "n s s"], cuts: Float[np.ndarray, "c p s"]
 ) -> Float[np.ndarray, "k n d"]:
     """Thumbnails cut in every way in height and width, averaged to 16 x 16."""
-    down = cuts[:, None] @ thumbnails.astype(np.float32)
-    both = down[:, None] @ cuts.mT[:, None]
-    return both.reshape(len(cuts) ** 2, len(thumbnails), -1)
+    count, ways = len(thumbnails), len(cuts)
+    flat = cuts.reshape(-1, SIDE)
+    across = (thumbnails.reshape(-1, SIDE) @ flat.T).reshape(count, SIDE, -1)
+    both = (across.swapaxes(1, 2).reshape(-1, SIDE) @ flat.T).reshape(
+        count, ways, COMPARED, ways, COMPARED
+    )
+    return both.transpose(1, 3, 0, 2, 4).reshape(ways**2, count, -1)
 
 
 @functools.cache
@@ -133,29 +178,33 @@ def _cuts() -> Float[np.ndarray, "k c s"]:
     return np.asarray(cuts, np.float32)
 
 
-@functools.lru_cache(maxsize=256)
-def _lines(n: int, m: int) -> tuple[Float[np.ndarray, "nm l"], Float[np.ndarray, " l"]]:
-    """Lines of time through n and m thumbnails, as the weights that give the mean along each, and
-    the share of the shorter clip that each covers."""
+@functools.lru_cache(maxsize=64)
+def _lines(
+    n: int, m: int, ratio: float
+) -> tuple[Float[np.ndarray, "nm l"], Float[np.ndarray, " l"]]:
+    """Lines of time through n thumbnails and m that are twice as close, as the weights that give
+    the mean along each, and the share of the shorter clip that each covers. `ratio`: seconds
+    between thumbnails of the first clip, over those of the second."""
     weights, covered = [], []
     for rate in RATES:
-        at = np.arange(n)
-        for offset in range(-(n - 1), m):
-            there = np.round(offset + rate * at).astype(int)
+        at, step = np.arange(n), 2 * rate * ratio
+        for offset in range(-round(step * (n - 1)), m):
+            there = np.round(offset + step * at).astype(int)
             inside = (there >= 0) & (there < m)
             count = int(inside.sum())
-            if count < min(LEAST_ON_A_LINE, n, m):
+            if count < min(LEAST_ON_A_LINE, n, (m + 1) // 2):
                 continue
             line = np.zeros((n, m), np.float32)
             line[at[inside], there[inside]] = 1 / count
             weights.append(line.reshape(-1))
-            covered.append(count / min(n, m / rate))
+            covered.append(count / min(n, (m + 1) / step))
     return np.stack(weights, 1), np.asarray(covered)
 
 
 def _normal(flat: Float[np.ndarray, "*k n d"]) -> Float[np.ndarray, "*k n d"]:
     """Thumbnails of mean 0 and length 1, so that products are correlations. Flat ones are 0."""
     centred = flat - flat.mean(-1, keepdims=True)
-    length = np.linalg.norm(centred, axis=-1, keepdims=True)
+    length = np.sqrt(np.einsum("...d,...d->...", centred, centred))[..., None]
     level = np.sqrt(flat.shape[-1])  # length of a picture that deviates by one level of 255
-    return np.where(length > level, centred / np.maximum(length, 1e-6), 0.0).astype(np.float32)
+    centred *= np.where(length > level, 1 / np.maximum(length, 1e-6), 0.0)
+    return centred

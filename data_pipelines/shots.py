@@ -34,6 +34,7 @@ class Clip:
         frames: how many.
         start: seconds at which its first frame is shown, and `end` its last.
         pictures: of about 256 pixels a side, RGB, one each `seconds`.
+        averages: brightness at the size of the pictures, each the mean of all frames of `seconds`.
         planes: brightness at the size of the video, one for each four pictures.
         changes: mean size of the change of brightness from each frame to the next, of 255.
         motion: mean length of the codec's motion vectors, frame by frame, in picture heights;
@@ -46,6 +47,7 @@ class Clip:
     end: float
     seconds: float
     pictures: UInt8[np.ndarray, "n h w 3"]
+    averages: UInt8[np.ndarray, "a h w"]
     planes: UInt8[np.ndarray, "m H W"]
     changes: Float[np.ndarray, " t-1"]
     motion: Float[np.ndarray, " t"]
@@ -164,6 +166,8 @@ class _Growing:
         self._planes: list[np.ndarray] = []
         self._changes: list[float] = []
         self._motion: list[float] = []
+        self._averages: list[np.ndarray] = []
+        self._sum = np.zeros((1, 1), np.float32)
         self._last: _Seen | None = None
         self._start = 0.0
 
@@ -187,11 +191,24 @@ class _Growing:
                     seen.frame, width=seen.width, height=seen.frame.height, format="gray"
                 )
                 self._planes.append(np.rot90(plane.to_ndarray(), turns))
+        if self.frames % self._stride == 0:
+            self._average()
+            self._sum = np.zeros(seen.brightness.shape, np.float32)
+        cv2.accumulate(seen.brightness, self._sum)
         self._motion.append(seen.motion)
         self._last = seen
 
+    def _average(self) -> None:
+        """Ends the stretch of time that is averaged; a short one at the end of a clip is none."""
+        frames = self.frames - len(self._averages) * self._stride
+        if frames and (2 * frames >= self._stride or not self._averages):
+            assert self._last is not None
+            mean = np.rint(self._sum / frames).astype(np.uint8)
+            self._averages.append(np.rot90(mean, quarter_turns(self._last.frame)))
+
     def clip(self) -> Clip:
         assert self._last is not None
+        self._average()
         return Clip(
             first=self._first,
             frames=self.frames,
@@ -199,6 +216,7 @@ class _Growing:
             end=self._last.time,
             seconds=self._seconds,
             pictures=np.stack(self._pictures),
+            averages=np.stack(self._averages),
             planes=np.stack(self._planes),
             changes=np.asarray(self._changes, np.float32),
             motion=np.asarray(self._motion, np.float32),
@@ -217,13 +235,15 @@ def image_clip(path: Path) -> Clip:
     height, width = image.shape[:2]
     shrink = max(1, min(height, width) // 256)
     size = (max(1, width // shrink), max(1, height // shrink))
+    picture = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     return Clip(
         first=0,
         frames=1,
         start=0.0,
         end=0.0,
         seconds=SAMPLE_SECONDS,
-        pictures=cv2.resize(image, size, interpolation=cv2.INTER_AREA)[None],
+        pictures=picture[None],
+        averages=cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[None],
         planes=cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[None],
         changes=np.zeros(0, np.float32),
         motion=np.zeros(1, np.float32),

@@ -113,7 +113,7 @@ def kept_for(edges: Iterable[tuple[Known, Known]]) -> Iterator[tuple[str, str]]:
     """(clip, clip that is kept for it) of every component. The best clip stays, and the best of
     others of its asset, which are no copies of it; for the rest the best stands that is like
     themselves, or, of those, the best of all."""
-    graph = networkx.Graph(edges)
+    graph = networkx.Graph(list(edges))  # some runners give what can only be iterated
     for component in networkx.connected_components(graph):
         best = max(component)
         others = [clip for clip in component if clip.asset_id == best.asset_id]

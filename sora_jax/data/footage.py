@@ -174,6 +174,8 @@ def decoded(path: Path, *, vectors: bool = False) -> Iterator[tuple[Any, int]]:
                 raise MediaError(path, "too large", f"{stream.height}x{stream.width} pixels")
             stream.thread_type = "AUTO"
             if vectors:
+                # Threads that decode several frames at once write vectors of one into another.
+                stream.thread_type = "SLICE"
                 stream.codec_context.options = {"flags2": "+export_mvs"}
             declared, seconds = stream.frames, (container.duration or 0) / av.time_base
             end = 0.0

@@ -9,6 +9,7 @@ not listed here go to Beam: --runner=DataflowRunner --project=... and so on.
 
 import argparse
 import dataclasses
+import functools
 import hashlib
 import json
 import sys
@@ -16,11 +17,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import apache_beam as beam
+import numpy as np
 from apache_beam.io.parquetio import WriteToParquet
 from apache_beam.metrics.metric import Metrics
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from data_pipelines import sources, table
+from data_pipelines import model_scores, sources, table
 from data_pipelines.assets import Asset
 from data_pipelines.bars import without_bars
 from data_pipelines.command import run
@@ -31,6 +33,7 @@ from data_pipelines.table import Row
 from sora_jax.data.footage import MediaError
 
 COUNTERS = "sora_jax"
+Pictured = tuple[Row, np.ndarray]  # and what models see of the clip
 Found = tuple[str, int, Asset]  # hash of its bytes, place among those of the same, and the asset
 
 
@@ -39,8 +42,10 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m data_pipelines.analyse", description=__doc__)
     parser.add_argument("--source", action="append", required=True, help="KIND:PLACE; repeatable")
     parser.add_argument("--output", required=True, help="folder of the new table")
+    parser.add_argument("--model", action="append", default=[], help="MODULE:FUNCTION; repeatable")
     chosen, beam_flags = parser.parse_known_args(arguments)
-    counts = analyse(chosen.source, chosen.output, PipelineOptions(beam_flags))
+    options = PipelineOptions(beam_flags)
+    counts = analyse(chosen.source, chosen.output, options, models=tuple(chosen.model))
     for name, count in sorted(counts.items()):
         print(f"{name}: {count}")
     print(f"{chosen.output}: now `python -m data_pipelines.judge --table {chosen.output}`")
@@ -51,17 +56,19 @@ def analyse(
     output: str,
     options: PipelineOptions | None = None,
     scores: tuple[Score, ...] = SCORES,
+    models: tuple[str, ...] = (),
 ) -> dict[str, int]:
     """Writes the table of all that is in the sources; returns its rows by kind and problem.
 
     Raises:
-        SourceError: a source is not there. TableError: something is at the output.
+        SourceError: a source is not there. TableError: something is at the output. ConfigError: a
+            model cannot be made, or gives what another score gives.
     """
+    versions = model_scores.versions(models, {score.name: score.version for score in scores})
     units = [unit for source in wanted for unit in sources.units(source)]
     table.empty(output)
-    versions = {score.name: score.version for score in scores}
     with beam.Pipeline(options=options) as pipeline:
-        _ = (
+        measured = (
             pipeline
             | "sources" >> beam.Create(units)
             | "list" >> beam.FlatMap(sources.assets)
@@ -70,8 +77,13 @@ def analyse(
             | "same bytes" >> beam.GroupByKey()
             | "one of each" >> beam.FlatMapTuple(first_and_copies)
             | "spread" >> beam.Reshuffle()
-            | "measure" >> beam.FlatMap(rows_of, scores)
-            | "columns" >> beam.Map(Row.flat)
+            | "measure" >> beam.FlatMap(rows_of, scores, pictured=bool(models))
+        )
+        for place in models:  # in the worker that measured, for nothing is shuffled between
+            measured |= place >> beam.ParDo(model_scores.AskModel(place))
+        _ = (
+            measured
+            | "columns" >> beam.MapTuple(lambda row, _: row.flat())
             | "write"
             >> WriteToParquet(
                 f"{output}/clips", table.schema(versions), file_name_suffix=".parquet"
@@ -81,7 +93,8 @@ def analyse(
     for found in table.written(output, ["kind", "problem"]):
         name = found["problem"] or found["kind"]
         counts[name] = counts.get(name, 0) + 1
-    table.finish(output, {"sources": list(wanted), "scores": versions, "rows": counts})
+    about = {"sources": list(wanted), "scores": versions, "models": list(models), "rows": counts}
+    table.finish(output, about)
     return counts
 
 
@@ -109,13 +122,16 @@ def first_and_copies(content: str, found: Iterable[Asset]) -> Iterator[Found]:
         yield content, number, dataclasses.replace(copy, problem=problem)
 
 
-def rows_of(found: Found, scores: tuple[Score, ...]) -> Iterator[Row]:
-    """The rows of an asset: its clips, or one that says why there are none."""
+def rows_of(
+    found: Found, scores: tuple[Score, ...], *, pictured: bool = False
+) -> Iterator[Pictured]:
+    """The rows of an asset: its clips, or one that says why there are none; with pictures for
+    models if these are wanted."""
     content, number, asset = found
     if asset.problem is None:
         try:
             with asset.local() as path:
-                rows = list(_clip_rows(content, asset, path, scores))
+                rows = list(_clip_rows(content, asset, path, scores, pictured))
         except MediaError as error:
             asset = dataclasses.replace(asset, problem=(error.reason, error.detail))
         except Exception as error:  # a file of strangers must not end the pipeline
@@ -131,9 +147,10 @@ def rows_of(found: Found, scores: tuple[Score, ...]) -> Iterator[Row]:
     # Two rows of a table may name one file, which the number tells apart.
     name = hashlib.sha256(f"{number} {asset.url} {asset.name}".encode()).hexdigest()[:16]
     known = "" if content.startswith("no bytes") else content
-    yield dataclasses.replace(
-        _row(known, asset), clip_id=f"none-{name}", problem=reason, detail=sources.printable(detail)
-    )
+    row = _row(known, asset)
+    detail = sources.printable(detail)
+    row = dataclasses.replace(row, clip_id=f"none-{name}", problem=reason, detail=detail)
+    yield row, model_scores.NO_PICTURES
 
 
 def _row(content: str, asset: Asset) -> Row:
@@ -153,21 +170,24 @@ def _row(content: str, asset: Asset) -> Row:
     )
 
 
-def _clip_rows(content: str, asset: Asset, path: Path, scores: tuple[Score, ...]) -> Iterator[Row]:
-    row = _row(content, asset)
+def _clip_rows(
+    content: str, asset: Asset, path: Path, scores: tuple[Score, ...], pictured: bool
+) -> Iterator[Pictured]:
+    measured = functools.partial(_measured, _row(content, asset), scores, pictured)
     if asset.kind == "image":
         clip = image_clip(path)
         probe = Probe(1, 1.0, False, 0, "full", path.suffix[1:], 8.0 * path.stat().st_size)
-        yield _measured(row, clip, scores, probe)
+        row, pictures = measured(clip)
+        yield _probed(row, probe), pictures
         return
     video = VideoPass(path)
     # Rows before probes: frames and rate of the whole are known at its end only.
-    measured = [_measured(row, clip, scores) for clip in video.clips()]
+    rows = [measured(clip) for clip in video.clips()]
     probe = video.probe()
-    yield from (_probed(each, probe) for each in measured)
+    yield from ((_probed(row, probe), pictures) for row, pictures in rows)
 
 
-def _measured(row: Row, clip: Clip, scores: tuple[Score, ...], probe: Probe | None = None) -> Row:
+def _measured(row: Row, scores: tuple[Score, ...], pictured: bool, clip: Clip) -> Pictured:
     height, width = clip.size
     clip, box = without_bars(clip)
     compared = signature(clip)
@@ -185,7 +205,7 @@ def _measured(row: Row, clip: Clip, scores: tuple[Score, ...], probe: Probe | No
         thumbnail_seconds=compared.seconds,
         scores=scored(clip, scores),
     )
-    return row if probe is None else _probed(row, probe)
+    return row, model_scores.chosen(clip) if pictured else model_scores.NO_PICTURES
 
 
 def _probed(row: Row, probe: Probe) -> Row:

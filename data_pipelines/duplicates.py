@@ -1,7 +1,9 @@
 """Clips that are one, over a whole table: candidates by keys, pairs by comparing, then components.
 
 The keys of a clip meet those of others in a shuffle; pairs that share one are compared by their
-thumbnails; pairs that are alike are edges, and of each component of the graph the best clip stays.
+thumbnails, and if that is wanted by their embeddings too, which tell what is of one content where
+the pictures differ; pairs that are alike are edges, and of each component of the graph the best
+clip stays.
 Clips of one asset never stand for each other: they are different parts of it.
 """
 
@@ -14,6 +16,7 @@ import apache_beam as beam
 import networkx
 from apache_beam.metrics.metric import Metrics
 
+from data_pipelines import embeddings
 from data_pipelines.likeness import ALIKE, Signature, alike, keys
 from data_pipelines.rules import measures
 from data_pipelines.table import Row
@@ -32,16 +35,27 @@ class Known:
     asset_id: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """What is compared of a clip."""
+
+    known: Known
+    likeness: Signature
+    embedding: bytes
+
+
 class Duplicates(beam.PTransform):
     """PCollection of rows -> (clip_id, clip_id of what is kept for it), for duplicates only."""
 
+    def __init__(self, cosine: float | None = None) -> None:
+        super().__init__()
+        self._cosine = cosine
+
     def expand(self, rows: Any) -> Any:
-        compared = rows | "compared" >> beam.Map(
-            lambda row: (row.clip_id, (known(row), row.thumbnails, row.thumbnail_seconds))
-        )
+        compared = rows | "compared" >> beam.Map(lambda row: (row.clip_id, _compared(row)))
         pairs = (
             rows
-            | "keys" >> beam.FlatMap(_keyed)
+            | "keys" >> beam.FlatMap(_keyed, embedded=self._cosine is not None)
             | "share a key" >> beam.GroupByKey()
             | "pairs" >> beam.FlatMapTuple(lambda _, clips: _pairs(clips))
             | "each pair once" >> beam.Distinct()
@@ -54,7 +68,7 @@ class Duplicates(beam.PTransform):
         return (
             {"clip": compared, "others": halves}
             | "second of pairs" >> beam.CoGroupByKey()
-            | "compare" >> beam.FlatMapTuple(_edges)
+            | "compare" >> beam.FlatMap(_edges, self._cosine)
             | "all edges" >> beam.Map(lambda edge: ("", edge))
             | "at one place" >> beam.GroupByKey()
             | "components" >> beam.FlatMapTuple(lambda _, edges: kept_for(edges))
@@ -76,9 +90,14 @@ def known(row: Row) -> Known:
     return Known(quality, row.clip_id, row.asset_id)
 
 
-def _keyed(row: Row) -> Iterator[tuple[bytes, tuple[str, str]]]:
-    signature = Signature.parse(row.thumbnails, row.thumbnail_seconds)
-    for key in keys(signature):
+def _compared(row: Row) -> Compared:
+    likeness = Signature.parse(row.thumbnails, row.thumbnail_seconds)
+    return Compared(known(row), likeness, row.embedding)
+
+
+def _keyed(row: Row, *, embedded: bool) -> Iterator[tuple[bytes, tuple[str, str]]]:
+    found = keys(Signature.parse(row.thumbnails, row.thumbnail_seconds))
+    for key in itertools.chain(found, embeddings.keys(row.embedding) if embedded else ()):
         yield row.kind.encode() + key, (row.clip_id, row.asset_id)
 
 
@@ -100,13 +119,15 @@ def _to_the_others(clip_id: str, found: Mapping[str, Any]) -> Iterator[tuple[str
         yield other, clip
 
 
-def _edges(clip_id: str, found: Mapping[str, Any]) -> Iterator[tuple[Known, Known]]:
-    del clip_id
-    (clip, thumbnails, seconds) = next(iter(found["clip"]))
-    signature = Signature.parse(thumbnails, seconds)
-    for other, others_thumbnails, others_seconds in found["others"]:
-        if alike(Signature.parse(others_thumbnails, others_seconds), signature) >= ALIKE:
-            yield other, clip
+def _edges(
+    pairs: tuple[str, Mapping[str, Any]], cosine: float | None
+) -> Iterator[tuple[Known, Known]]:
+    _, found = pairs
+    (clip,) = found["clip"]
+    for other in found["others"]:
+        near = cosine is not None and embeddings.cosine(other.embedding, clip.embedding) >= cosine
+        if near or alike(other.likeness, clip.likeness) >= ALIKE:
+            yield other.known, clip.known
 
 
 def kept_for(edges: Iterable[tuple[Known, Known]]) -> Iterator[tuple[str, str]]:

@@ -21,6 +21,7 @@ from data_pipelines.command import run
 from data_pipelines.duplicates import Duplicates
 from data_pipelines.rules import NO_CAPTION, RULES, Rule, verdict
 from data_pipelines.table import Row, Verdict
+from sora_jax.errors import ConfigError
 
 DUPLICATE = "duplicate"
 
@@ -31,6 +32,11 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--table", help="what analyse wrote")
     parser.add_argument("--output", help="folder of the new table")
     parser.add_argument("--rules", help="JSON; the built-in ones by default")
+    parser.add_argument(
+        "--cosine",
+        type=float,
+        help="clips whose embeddings are as near as this, below 1, are duplicates too",
+    )
     parser.add_argument("--print_rules", action="store_true", help="print the built-in ones")
     chosen, beam_flags = parser.parse_known_args(arguments)
     if chosen.print_rules:
@@ -39,7 +45,8 @@ def main(arguments: Sequence[str]) -> None:
     if not (chosen.table and chosen.output):
         raise table.TableError("judge needs --table and --output")
     rules = rules_config.load(chosen.rules) if chosen.rules else RULES
-    counts = judge(chosen.table, chosen.output, rules, PipelineOptions(beam_flags))
+    options = PipelineOptions(beam_flags)
+    counts = judge(chosen.table, chosen.output, rules, options, cosine=chosen.cosine)
     for name, count in sorted(counts.items()):
         print(f"{name}: {count}")
 
@@ -49,15 +56,19 @@ def judge(
     output: str,
     rules: Sequence[Rule] = RULES,
     options: PipelineOptions | None = None,
+    cosine: float | None = None,
 ) -> dict[str, int]:
     """Writes the table with verdicts; returns how many clips are kept, and dropped by each rule.
+
+    Args:
+        cosine: of embeddings, at which clips are duplicates whatever their thumbnails say.
 
     Raises:
         TableError: the table is not there or not whole, or something is at the output.
         ConfigError: a rule asks for what the table does not have.
     """
     made_of = table.about(measured)
-    _check(rules, measured)
+    _check(rules, measured, cosine)
     table.empty(output)
     with beam.Pipeline(options=options) as pipeline:
         judged = (
@@ -70,7 +81,7 @@ def judge(
             judged
             | "that pass" >> beam.Filter(lambda each: _worth_comparing(each[1][1]))
             | "their rows" >> beam.MapTuple(lambda _, found: found[0])
-            | Duplicates()
+            | Duplicates(cosine)
         )
         _ = (
             {"judged": judged, "kept_for": duplicates}
@@ -87,7 +98,7 @@ def judge(
     for found in table.written(output, ["rule"]):
         name = f"dropped: {found['rule']}" if found["rule"] else "kept"
         counts[name] = counts.get(name, 0) + 1
-    about = {"rules": rules_config.dump(rules), "verdicts": counts}
+    about = {"rules": rules_config.dump(rules), "cosine": cosine, "verdicts": counts}
     table.finish(output, made_of | about)
     return counts
 
@@ -97,13 +108,19 @@ def _worth_comparing(given: Verdict) -> bool:
     return given.keep or given.failed == (NO_CAPTION,)
 
 
-def _check(rules: Sequence[Rule], measured: str) -> None:
+def _check(rules: Sequence[Rule], measured: str, cosine: float | None) -> None:
     """Tries the rules on the first clip, so that a wrong one stops here and not in a worker."""
+    if cosine is not None and not 0 < cosine < 1:
+        raise ConfigError(f"--cosine {cosine}: give a number between 0 and 1")
     first = next((row for row in table.rows(measured) if not row["problem"]), None)
     if first is not None:
         found = rules_config.measures(Row.of(first))
         for rule in rules:
             rule.fails(rule.kind, found)
+        if cosine is not None and not first["embedding"]:
+            raise table.TableError(
+                f"{measured} has no embeddings for --cosine: analyse with a --model that embeds"
+            )
 
 
 def _merged(clip_id: str, found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -31,6 +31,7 @@ class Row:
     `start`, `end`: seconds at which its first and last frames are shown. `height`, `width`: of the
     asset, upright and with square pixels; `box`: its part without black bars. `thumbnails`: grey
     pictures of 32 x 32 one after another, `thumbnail_seconds` apart, by which clips are compared.
+    `embedding`: of length 1, in float32; empty without a model that embeds.
     """
 
     clip_id: str
@@ -63,6 +64,7 @@ class Row:
     provenance: str = "{}"  # JSON of what else was told of the asset
     thumbnails: bytes = b""
     thumbnail_seconds: float = 0.0
+    embedding: bytes = b""
     scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def flat(self) -> dict[str, Any]:

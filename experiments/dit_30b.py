@@ -2,7 +2,7 @@
 
 Check: sora compile --experiment dit_30b:p720_context_4 --topology v5p:8x8x16 \\
            --shape_class 256x75776
-       (720p, 256 rows x 75,776 tokens: 55.6 of 95 GiB a chip, 37 s predicted)
+       (720p, 256 rows x 75,776 tokens: 43.2 of 95 GiB a chip, 35.5 s predicted)
 Run:   sora train --experiment dit_30b --data SET --stage dit --workdir RUN
 """
 

@@ -2,7 +2,7 @@
 
 Check: sora compile --experiment dit_5b:p720 --topology v5p:4x4x4
        sora compile --experiment dit_5b:p1080_16x16 --topology v6e:16x16
-       (1080p, 32 rows x 131,072 tokens: 15.5 of 32 GiB a chip, 8.6 s predicted)
+       (1080p, 32 rows x 131,072 tokens: 12.7 of 32 GiB a chip, 8.5 s predicted)
 Run:   sora train --experiment dit_5b --data SET --stage dit --workdir RUN
 """
 

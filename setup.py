@@ -40,10 +40,10 @@ EXTRAS = {
     # Raw footage to sets: data_pipelines/. Beam's upper bounds hold back pillow and pyarrow.
     "pipelines": [
         "apache-beam>=2.77,<3",
-        "imagehash>=4.3.2,<5",
         "networkx>=3.4,<4",
         "opencv-python-headless>=4.10",
         "pyarrow>=18",
+        "scipy>=1.14",
     ],
     # Plots of the report.
     "eval": ["matplotlib>=3.10,<4"],
@@ -59,6 +59,7 @@ EXTRAS = {
         "pytest-xdist>=3.8",
         "hypothesis>=6.130",
         "beartype>=0.22",
+        "imagehash>=4.3.2,<5",
         "scikit-image>=0.25",
         "scikit-learn>=1.6",
         "scikit-video==1.1.11",

@@ -11,12 +11,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from sora_jax import config as configs
+from sora_jax.data.buckets import Bucket
 from sora_jax.data.pipeline import Batches, Steps
 from sora_jax.data.sources import ClipSet
-from sora_jax.encoded import encoded_set
+from sora_jax.encoded import check_encoding, encoded_set
 from sora_jax.eval.previews import Preview, reconstruction_preview, sample_preview
 from sora_jax.experiment import Experiment
-from sora_jax.models.generator import Generator
+from sora_jax.models.latents import stored_tokens
 from sora_jax.networks import load_vae, make_generator, make_vae, sampler_of
 from sora_jax.prepare import (
     Prepare,
@@ -26,7 +27,7 @@ from sora_jax.prepare import (
     prepare_latents,
 )
 from sora_jax.programs import abstract_batch, step_of
-from sora_jax.sample.generate import Request, Sampler
+from sora_jax.sample.generate import Request
 from sora_jax.sharding.mesh import make_mesh, mesh_for_rows
 from sora_jax.sharding.rules import replicated, rows_sharding
 from sora_jax.train.diffusion_loss import diffusion_loss
@@ -34,7 +35,6 @@ from sora_jax.train.loop import Run, TrainConfig
 from sora_jax.train.state import abstract_state, init_state
 from sora_jax.train.step import TrainStep
 from sora_jax.train.vae_losses import vae_loss
-from sora_jax.types import VideoBatch
 
 SHOWN_ROWS = 4  # of the previews
 SEARCHED_STEPS = 100  # of the schedule, which gives every bucket its share in so many
@@ -55,7 +55,7 @@ def vae_run(experiment: Experiment, clips: ClipSet, directory: Path) -> Run:
         chosen or filled,
     )
 
-    shown = _shown(steps)
+    _, shown = _shown(steps, experiment)
 
     rows = experiment.vae_rows()
     return _run(
@@ -74,20 +74,25 @@ def vae_run(experiment: Experiment, clips: ClipSet, directory: Path) -> Run:
 
 
 def dit_run(experiment: Experiment, clips: ClipSet, directory: Path) -> Run:
-    """The transformer's training run, on the latents of the run's trained autoencoder.
+    """The transformer's training run, on posterior means by the run's trained autoencoder, of the
+    clips of a set or those that a set holds.
 
     Raises:
-        ConfigError: captions come as embeddings, which sets do not have.
+        DataError: the set holds another autoencoder's latents.
+        ConfigError: captions come as embeddings, which are not read from sets.
     """
     if experiment.text.source == "given":
         raise configs.ConfigError(
-            "text.source=given: a set holds captions and no embeddings of them; train with "
-            "text.source=encoder"
+            "text.source=given: training reads captions of a set and no embeddings of them; train "
+            "with text.source=encoder"
         )
     mesh = make_mesh(experiment.mesh)
     vae, statistics, _ = load_vae(experiment, directory, mesh)
+    check_encoding(clips, vae, mesh)
     stage, classes = experiment.dit_stage, experiment.classes()
     filled = clips.filled_buckets(experiment.data)
+    on_host = jax.device_get(statistics)
+    to_tokens = functools.partial(stored_tokens, on_host, experiment.dit.patch)
     make_steps = functools.partial(
         Steps,
         clips,
@@ -96,28 +101,24 @@ def dit_run(experiment: Experiment, clips: ClipSet, directory: Path) -> Run:
         experiment.seed,
         [rows_sharding(mesh_for_rows(mesh, shape_class.context)) for shape_class in classes],
         filled,
+        tokens=to_tokens if clips.manifest.latents else None,
     )
     make_scheduled = functools.partial(make_steps, curriculum=stage.periods())
-    steps = make_scheduled()
-    if stage.encode_once:
+    if clips.manifest.latents:
+        steps, prepare = make_scheduled(), prepare_latents(experiment, mesh)
+    elif stage.encode_once:
+        make_scheduled()  # refuses what cannot be scheduled before all is encoded
         latents = encoded_set(experiment, clips, directory, mesh, vae, statistics)
-        steps = make_scheduled(latents=latents)
-        prepare = prepare_latents(experiment, mesh)
+        steps, prepare = make_scheduled(latents=latents), prepare_latents(experiment, mesh)
     else:
+        steps = make_scheduled()
         prepare = prepare_encoded(experiment, filled, mesh, vae, statistics)
 
     used = dict.fromkeys(classes[i] for i in filled)
     # Of all buckets, also where the curriculum starts with images.
-    shown = _shown(make_steps())
-    frames, height, width = shown.video.shape[1:4]
-    requests = [
-        Request(clips.tokenizer.decode(ids), frames, height, width, float(fps), seed)
-        for seed, (ids, fps) in enumerate(zip(shown.text.tolist(), shown.fps, strict=True))
-    ]
+    requests = _requests(make_steps(), experiment)
 
-    def preview_sampler(generator: Generator) -> Sampler:
-        return sampler_of(experiment, generator, vae, statistics, clips.tokenizer, mesh)
-
+    rest: Any = {"vae": vae, "statistics": statistics, "tokenizer": clips.tokenizer, "mesh": mesh}
     return _run(
         "dit",
         experiment,
@@ -129,15 +130,27 @@ def dit_run(experiment: Experiment, clips: ClipSet, directory: Path) -> Run:
         step=step_of(stage.training, diffusion_loss(stage.diffusion), list(used)),
         batches=[abstract_batch(experiment, each, mesh) for each in used],
         prepare=prepare,
-        preview=sample_preview(preview_sampler, requests),
+        preview=sample_preview(functools.partial(sampler_of, experiment, **rest), requests),
     )
 
 
-def _shown(steps: Steps) -> VideoBatch:
-    """The first rows of the run's first batch of videos, or of images if it has no videos."""
-    batches = (steps[k][1] for k in range(SEARCHED_STEPS))
-    batch = next((batch for batch in batches if batch.video.shape[1] > 1), steps[0][1])
-    return jax.tree.map(lambda array: array[:SHOWN_ROWS], batch)
+def _shown(steps: Steps, experiment: Experiment) -> tuple[Bucket, Any]:
+    """The size and first rows of the run's first batch of videos, or of images if it has none."""
+    buckets = experiment.data.buckets
+    batches = (steps[k] for k in range(SEARCHED_STEPS))
+    found = (batch for batch in batches if buckets[batch[0]].frames > 1)
+    bucket, batch = next(found, None) or steps[0]
+    return buckets[bucket], jax.tree.map(lambda array: array[:SHOWN_ROWS], batch)
+
+
+def _requests(steps: Steps, experiment: Experiment) -> list[Request]:
+    """What previews sample: as those that are shown, by their captions."""
+    size, shown = _shown(steps, experiment)
+    decode = steps.clips.tokenizer.decode
+    return [
+        Request(decode(ids), size.frames, size.height, size.width, float(fps), seed)
+        for seed, (ids, fps) in enumerate(zip(shown.text.tolist(), shown.fps, strict=True))
+    ]
 
 
 def _run(

@@ -116,6 +116,14 @@ def load_vae(
     return vae, jax.device_put(statistics, replicated(mesh)), content["step"]
 
 
+def experiment_of(directory: Path) -> Experiment:
+    """What a run directory is a run of; raises CheckpointError if it is none."""
+    path = directory / "config.json"
+    if not path.exists():
+        raise CheckpointError(f"{directory} is no run: it has no config.json")
+    return configs.load(Experiment, path)
+
+
 @dataclasses.dataclass(frozen=True)
 class LoadedRun:
     """A trained run, ready to sample from: averaged models only."""
@@ -141,10 +149,7 @@ def load_run(
     Raises:
         CheckpointError: the directory is no run, or `like` trains something else.
     """
-    path = directory / "config.json"
-    if not path.exists():
-        raise CheckpointError(f"{directory} is no run: it has no config.json")
-    experiment = configs.load(Experiment, path)
+    experiment = experiment_of(directory)
     if like is not None:
         trained, other = (configs.fingerprint(each.trained()) for each in (experiment, like))
         if trained != other:

@@ -64,6 +64,8 @@ def main(argv: Sequence[str]) -> None:
         case ["inspect", directory]:
             clips = ClipSet(directory)
             print(inspect.table(clips))
+            if clips.manifest.latents is not None:
+                return  # without the autoencoder there is nothing to show
             sheet = Path(OUTPUT.value or f"{directory.rstrip('/')}-contact-sheet.png")
             inspect.contact_sheet(clips, sheet)
             print(f"contact sheet: {sheet}")

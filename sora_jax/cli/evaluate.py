@@ -68,6 +68,7 @@ def _evaluation(run: LoadedRun, clips: ClipSet | None) -> Evaluation:
     config, data = experiment.evaluation, experiment.data
     if clips is None:
         return evaluate_world(sampler, config, experiment.world, data.buckets, data.fps)
+    clips.require_pixels("scoring")
     filled = [data.buckets[index] for index in clips.filled_buckets(data)]
     if not filled:
         raise ConfigError(f"{clips.directory} has no clip of the sizes that the run was made for")

@@ -26,6 +26,7 @@ from sora_jax.errors import UserError, nearest
 COMMANDS = {
     "data": "build, verify and look into sets of captioned clips",
     "train": "train a stage of an experiment: the autoencoder, then the transformer",
+    "encode": "write the latents of a set, to train on in place of its clips",
     "compile": "compile an experiment's steps for a TPU pod, on a machine without one",
     "sample": "make videos and images from captions with a trained run",
     "evaluate": "score a trained run and write its report",

@@ -159,18 +159,26 @@ def replacing(directory: Path) -> Iterator[Path]:
         raise DataError(f"{directory} is not empty: remove it or choose another --output")
     partial = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
     try:
-        partial.mkdir(parents=True)
-        yield partial
-        os.replace(partial, directory)  # an empty directory may be replaced, a full one not
+        with telling_of_no_space(directory, "nothing was changed there"):
+            partial.mkdir(parents=True)
+            yield partial
+            os.replace(partial, directory)  # an empty directory may be replaced, a full one not
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def telling_of_no_space(directory: Path, then: str) -> Iterator[None]:
+    """Raises DataError where the disk is full; `then` is the end of its sentence."""
+    try:
+        yield
     except (OSError, RuntimeError) as error:
         # ArrayRecord raises RuntimeError, with the system's words for the error in it.
         if any(os.strerror(code) in str(error) for code in NO_SPACE):
             raise DataError(
-                f"no space left on the disk while writing {directory}: nothing was changed there"
+                f"no space left on the disk while writing {directory}: {then}"
             ) from error
         raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 class _Writer:

@@ -32,6 +32,8 @@ def table(clips: ClipSet) -> str:
     everything = [shard for shards in clips.manifest.shards.values() for shard in shards]
     rows.append(_row("all", sum(shard.records for shard in everything), everything))
     lines = [f"{name:14}" + "".join(f"{cell:>10}" for cell in cells) for name, *cells in rows]
+    if clips.manifest.latents is not None:
+        lines.append(str(clips.manifest.latents))
     lines.append(f"tokenizer: {clips.tokenizer.vocabulary_size} pieces")
     lines += [f"{name}: {count}" for name, count in clips.manifest.ledger_counts.items()]
     return "\n".join(lines)

@@ -11,7 +11,7 @@ import functools
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -43,6 +43,7 @@ class Steps:
         buckets: Sequence[int] | None = None,
         latents: Mapping[int, np.ndarray] | None = None,
         curriculum: Sequence[Period] = (),
+        tokens: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
         """Checks everything that later reads rely on; reads no record.
 
@@ -56,9 +57,12 @@ class Steps:
             latents: of every record of each bucket, [records, n, c]; then batches hold these and
                 no video is decoded.
             curriculum: changes of the buckets' weights, at steps of this stream.
+            tokens: of a set of latents, what makes a batch of them, [b, t, h, w, c], normalised
+                patches [b, n, c].
 
         Raises:
-            DataError: the set has no record for one of the buckets.
+            DataError: the set has no record for one of the buckets, or holds latents and `tokens`
+                is not given.
             ConfigError: `rows` and buckets disagree, a weight is too small to schedule, or a period
                 of the curriculum draws from none of `buckets`.
         """
@@ -67,7 +71,9 @@ class Steps:
         self.clips, self.config, self.rows, self.seed = clips, config, tuple(rows), seed
         self.buckets = tuple(range(len(config.buckets)) if buckets is None else buckets)
         self._names = [bucket.name for bucket in config.buckets]
-        self._latents = latents
+        self._latents, self._tokens = latents, tokens
+        if tokens is None:
+            clips.require_pixels("this stage of training")
         self._own = {
             bucket: own_rows(shardings[bucket], rows[bucket]) if shardings else range(rows[bucket])
             for bucket in self.buckets
@@ -135,13 +141,15 @@ class Steps:
             "" if self._drops_caption(bucket, position) else record.caption
             for position, (record, _) in zip(positions, clips, strict=True)
         ]
+        is_video = self._latents is None and self._tokens is None
+        values = np.stack([clip[1] for clip in clips])
         arrays: dict[str, Any] = {
-            "video" if self._latents is None else "latents": np.stack([clip[1] for clip in clips]),
+            "video" if is_video else "latents": self._tokens(values) if self._tokens else values,
             "text": self.clips.tokenizer.encode(captions, self.config.text_length),
             "fps": np.asarray([record.fps for record, _ in clips], np.float32),
             "example_id": (np.asarray(positions, np.int64) % 2**31).astype(np.int32),
         }
-        return bucket, (VideoBatch if self._latents is None else EncodedBatch)(**arrays)
+        return bucket, (VideoBatch if is_video else EncodedBatch)(**arrays)
 
     def _read(self, bucket: int, positions: Sequence[int]) -> list[tuple[Record, np.ndarray]]:
         """The clips at positions of a bucket's stream. Where one is bad, that of the next position
@@ -207,12 +215,7 @@ class Batches(Iterator[tuple[int, Any]]):
 
     def __next__(self) -> tuple[int, Any]:
         if self._iterator is None:
-            # An element is a whole batch: Grain's default of 500 read ahead would fill the memory.
-            options = grain.ReadOptions(
-                num_threads=THREADS, prefetch_buffer_size=PREFETCHED_BATCHES
-            )
-            dataset = grain.MapDataset.source(self._steps)[self._next :]
-            self._iterator = iter(dataset.to_iter_dataset(options))
+            self._iterator = read_ahead(self._steps, self._next)
         element = next(self._iterator)
         self._next += 1
         return element
@@ -245,6 +248,13 @@ class Batches(Iterator[tuple[int, Any]]):
         if self._iterator is not None:
             self._iterator.close()
             self._iterator = None
+
+
+def read_ahead(batches: Any, first: int = 0) -> grain.DatasetIterator:
+    """The elements of a sequence of batches from the `first` on, made by threads."""
+    # An element is a whole batch: Grain's default of 500 read ahead would fill the memory.
+    options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=PREFETCHED_BATCHES)
+    return iter(grain.MapDataset.source(batches)[first:].to_iter_dataset(options))
 
 
 def own_rows(sharding: jax.sharding.Sharding, rows: int) -> list[int]:

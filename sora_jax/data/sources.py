@@ -4,15 +4,15 @@ import bisect
 import itertools
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from array_record.python import array_record_module
-from jaxtyping import UInt8
 
 from sora_jax.data.buckets import Bucket, DataConfig
+from sora_jax.data.latents import LatentRecord, posterior_mean
 from sora_jax.data.media import decode_record
 from sora_jax.data.schema import DataError, FileEntry, Manifest, Record
 from sora_jax.data.tokenizer import Tokenizer
@@ -24,19 +24,29 @@ RETRY_SECONDS = (0.1, 1.0, 10.0)  # waits before a file that cannot be read is t
 # What ArrayRecord raises, the last also where it could not open the file.
 READ_ERRORS = (ValueError, RuntimeError, IndexError)
 
-Clip = tuple[Record, UInt8[np.ndarray, "t h w 3"]]
 Usable = TypeVar("Usable")
+Stored = TypeVar("Stored", Record, LatentRecord)
 
 
-class ShardSource:
+class ShardSource(Generic[Stored]):
     """Records of one bucket by index, over all of its shards.
 
     Grain's own ArrayRecordDataSource would do the same with a cost per read that grows with the
     records in the shard, and opens every shard once to count it; the manifest has the counts.
     """
 
-    def __init__(self, directory: Path, shards: Sequence[FileEntry]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        shards: Sequence[FileEntry],
+        parse: Callable[[bytes], Stored],
+        decode: Callable[[Stored], np.ndarray],
+    ) -> None:
+        """`parse` makes records of what the shards hold, `decode` arrays of records; both raise
+        ValueError."""
         self._directory, self._shards = directory, tuple(shards)
+        self._parse: Callable[[bytes], Stored] = parse
+        self._decode: Callable[[Stored], np.ndarray] = decode
         self._ends = list(itertools.accumulate(shard.records for shard in shards))
         self._open: dict[int, Any] = {}
         self._unreadable: dict[int, DataError] = {}
@@ -52,19 +62,19 @@ class ShardSource:
         """Path of the shard that holds a record, for messages."""
         return str(self._directory / self._shards[self._place(index)[0]].file)
 
-    def __getitem__(self, index: int) -> Record:
+    def __getitem__(self, index: int) -> Stored:
         """Raises DataError, naming the shard, if the record cannot be read."""
         return _usable(self.records([index])[0])
 
-    def clip(self, index: int) -> Clip:
-        """A record and its pixels.
+    def clip(self, index: int) -> tuple[Stored, np.ndarray]:
+        """A record and its pixels, uint8 [t, h, w, 3], or its latents, bfloat16 [t, h, w, c].
 
         Raises:
             DataError: it cannot be read or decoded; names the clip and the shard.
         """
         return _usable(self.clips([index])[0])
 
-    def records(self, indices: Sequence[int]) -> list[Record | DataError]:
+    def records(self, indices: Sequence[int]) -> list[Stored | DataError]:
         """Several records at once; in place of a bad one, the error that says why.
 
         All are read, then all are parsed: every step of the work repeated in a row runs from the
@@ -76,8 +86,8 @@ class ShardSource:
         stored = [self._stored(index) for index in indices]
         return [self._parsed(*each) for each in zip(indices, stored, strict=True)]
 
-    def clips(self, indices: Sequence[int]) -> list[Clip | DataError]:
-        """Several records and their pixels at once, with errors as of `records`."""
+    def clips(self, indices: Sequence[int]) -> list[tuple[Stored, np.ndarray] | DataError]:
+        """Several of `clip` at once, with errors as of `records`."""
         records = self.records(indices)
         return [self._decoded(*each) for each in zip(indices, records, strict=True)]
 
@@ -124,19 +134,21 @@ class ShardSource:
             "can"
         ) from failure
 
-    def _parsed(self, index: int, stored: bytes | DataError) -> Record | DataError:
+    def _parsed(self, index: int, stored: bytes | DataError) -> Stored | DataError:
         if isinstance(stored, DataError):
             return stored
         try:
-            return Record.parse(stored)
+            return self._parse(stored)
         except ValueError as error:
             return self._bad(index, error)
 
-    def _decoded(self, index: int, record: Record | DataError) -> Clip | DataError:
+    def _decoded(
+        self, index: int, record: Stored | DataError
+    ) -> tuple[Stored, np.ndarray] | DataError:
         if isinstance(record, DataError):
             return record
         try:
-            return record, decode_record(record)
+            return record, self._decode(record)
         except ValueError as error:
             return DataError(f"clip {record.clip_id} in {self.shard_of(index)}: {error}")
 
@@ -187,7 +199,8 @@ def _usable(found: Usable | DataError) -> Usable:
 
 
 class ClipSet:
-    """A finished set: its manifest, its tokenizer and its records by bucket."""
+    """A finished set of clips, or of the latents of clips: its manifest, its tokenizer and its
+    records by bucket."""
 
     def __init__(self, directory: Path | str) -> None:
         """Opens a set and checks its files against the manifest.
@@ -209,9 +222,20 @@ class ClipSet:
         for file in self.manifest.files():
             file.check(self.directory, contents=contents)
 
-    def source(self, bucket: Bucket) -> ShardSource:
+    def source(self, bucket: Bucket) -> ShardSource[Any]:
         """Records of a bucket; empty if the set has none."""
-        return ShardSource(self.directory, self.manifest.shards.get(bucket.name, ()))
+        shards = self.manifest.shards.get(bucket.name, ())
+        if self.manifest.latents is None:
+            return ShardSource(self.directory, shards, Record.parse, decode_record)
+        return ShardSource(self.directory, shards, LatentRecord.parse, posterior_mean)
+
+    def require_pixels(self, purpose: str) -> None:
+        """Raises DataError if the set holds latents."""
+        if self.manifest.latents is not None:
+            raise DataError(
+                f"{self.directory} holds {self.manifest.latents}: {purpose} needs the clips "
+                "themselves, so give that set"
+            )
 
     def filled_buckets(self, config: DataConfig) -> tuple[int, ...]:
         """Indices into `config.buckets` of those that the set has records for."""

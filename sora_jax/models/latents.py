@@ -19,8 +19,8 @@ AnyArray = Array | np.ndarray
 class LatentStatistics:
     """Mean and deviation of each latent channel over a training set; kept with the autoencoder."""
 
-    mean: Float[Array, " c"]
-    deviation: Float[Array, " c"]
+    mean: Float[AnyArray, " c"]
+    deviation: Float[AnyArray, " c"]
 
 
 def grid_of(vae: VAE, frames: int, height: int, width: int, patch: int) -> Grid:
@@ -34,7 +34,30 @@ def encode_tokens(
 ) -> Float[Array, "b n p"]:
     """Normalised latent patches (posterior means) of uint8 clips [b t h w 3]."""
     mean, _ = vae.encode(to_unit(video))
-    return patchify((mean - statistics.mean) / statistics.deviation, patch)
+    tokens: Any = patchify((mean - statistics.mean) / statistics.deviation, patch)
+    return tokens
+
+
+def stored_moments(vae: VAE, video: Array) -> tuple[Array, Array]:
+    """Mean and log-variance of the latents of uint8 clips [b t h w 3], as sets of latents hold
+    them: bfloat16 [b s g v c], not normalised."""
+    mean, log_variance = vae.encode(to_unit(video))
+    return mean.astype("bfloat16"), log_variance.astype("bfloat16")
+
+
+def stored_tokens(
+    statistics: LatentStatistics, patch: int, mean: Float[np.ndarray, "b t h w c"]
+) -> Float[np.ndarray, "b n p"]:
+    """As `encode_tokens`, of means as sets of latents hold them; on the host, without a program.
+
+    Channels of a patch are normalised together: rows of 4 to 16 numbers would cost more than all
+    else that is done here.
+    """
+    cells = patch**2
+    tokens: Any = patchify(mean, patch).astype(np.float32)
+    tokens -= np.tile(np.asarray(statistics.mean), cells)
+    tokens /= np.tile(np.asarray(statistics.deviation), cells)
+    return tokens
 
 
 def token_coordinates(

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from jaxtyping import Array, Float
 
@@ -21,8 +22,11 @@ class Grid:
         return self.frames * self.height * self.width
 
 
-def patchify(latents: Float[Array, "b t h w c"], patch: int) -> Float[Array, "b n p"]:
-    """Square patches of one latent frame each, in (time, y, x) order; p = patch * patch * c."""
+def patchify(
+    latents: Float[Array | np.ndarray, "b t h w c"], patch: int
+) -> Float[Array | np.ndarray, "b n p"]:
+    """Square patches of one latent frame each, in (time, y, x) order; p = patch * patch * c. In
+    NumPy if the latents are."""
     return rearrange(latents, "b t (h i) (w j) c -> b (t h w) (i j c)", i=patch, j=patch)
 
 

@@ -1,0 +1,53 @@
+"""write the latents of a set, to train on in place of its clips.
+
+    sora encode --workdir runs/mine --data SET --output LATENTS
+
+The run's trained autoencoder encodes every clip once, and LATENTS is a set of the same clips, in
+the same order, for `sora train --stage dit --data LATENTS` of any run with that autoencoder. On
+several hosts every host is given the same command, and sees the same LATENTS. A job that was
+stopped goes on where it was when the command is given again, on as many hosts or others.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from sora_jax.cli.main import run
+from sora_jax.config import ConfigError, override
+from sora_jax.data.sources import ClipSet
+from sora_jax.encoded import encode_set
+from sora_jax.networks import experiment_of, load_vae
+from sora_jax.sharding.mesh import make_mesh
+from sora_jax.train.executables import keep_on_disk
+
+FLAGS = flags.FlagValues()
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "directory of a run with a trained autoencoder", flag_values=FLAGS
+)
+DATA = flags.DEFINE_string("data", None, "directory of the set of clips", flag_values=FLAGS)
+OUTPUT = flags.DEFINE_string("output", None, "directory of the latents", flag_values=FLAGS)
+SET = flags.DEFINE_multi_string(
+    "set", [], "compute in another way than the run: --set mesh.fsdp=8", flag_values=FLAGS
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Encodes one set."""
+    if WORKDIR.value is None or DATA.value is None or OUTPUT.value is None:
+        raise ConfigError("sora encode needs --workdir, --data and --output")
+    keep_on_disk()
+    directory, output = Path(WORKDIR.value), Path(OUTPUT.value)
+    experiment = override(experiment_of(directory), *SET.value)
+    mesh = make_mesh(experiment.mesh)
+    vae, _, step = load_vae(experiment, directory, mesh)
+    print(f"autoencoder of {directory}, step {step}, averaged", flush=True)
+    manifest = encode_set(experiment, ClipSet(DATA.value), output, mesh, vae)
+    for bucket in manifest.shards:
+        print(f"{bucket:14} {manifest.records(bucket):8} clips")
+    print(f"{output}: {manifest.latents}")
+
+
+if __name__ == "__main__":
+    run(sys.modules[__name__], sys.argv[1:])

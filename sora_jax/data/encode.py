@@ -1,0 +1,281 @@
+"""A set of clips -> a set of latents on disk, by any number of processes, resumed where it stopped.
+
+Every row of a batch writes shards of its own (once.py), which a process lists with their hashes in
+a file of its own as they are finished. A job that is started again, by as many processes or others,
+makes what is not listed. Shards are named and filled by row alone, so the set is the same.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import UInt8
+
+from sora_jax.data.build import telling_of_no_space
+from sora_jax.data.latents import BFLOAT16, LatentRecord, latent_features
+from sora_jax.data.once import Once, OnceBatch, Stripes
+from sora_jax.data.pipeline import read_ahead
+from sora_jax.data.schema import MANIFEST_FILE, DataError, Encoding, FileEntry, Manifest
+from sora_jax.data.sources import ClipSet
+
+# Not compressed: latents give way by a fifth and take as long to unpack as all the rest of reading.
+WRITER_OPTIONS = "group_size:1,uncompressed"
+PROGRESS = "progress-*.json"
+
+Moments = tuple[Sequence[np.ndarray], Sequence[np.ndarray]]  # mean, log-variance of each row
+# Starts on the pixels of this process's rows, and gives what waits for the result.
+Encode = Callable[[UInt8[np.ndarray, "b t h w 3"]], Callable[[], Moments]]
+
+
+class TextEmbedder(Protocol):
+    """Embeds captions as a fixed model does: [l, width] of each."""
+
+    id: str
+    width: int
+
+    def __call__(self, captions: Sequence[str]) -> Sequence[np.ndarray]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class BucketWork:
+    """How one process goes over a bucket."""
+
+    stripes: Stripes
+    reads: Sequence[int]  # rows of the batch that it supplies
+    writes: Sequence[int]  # rows of these that no other process writes
+    encode: Encode
+
+
+Part = tuple[int, int]  # number of the bucket's work, and the piece
+
+
+class LatentSet:
+    """A set of latents while it is made. Several processes see the same directory."""
+
+    def __init__(
+        self, clips: ClipSet, directory: Path, encoding: Encoding, work: Sequence[BucketWork]
+    ) -> None:
+        """Takes the directory up, or goes on with what is there of the same job.
+
+        Raises:
+            DataError: there is something else in the directory.
+        """
+        self._clips, self._directory, self._encoding = clips, directory, encoding
+        self._work = work
+        self._done: dict[str, FileEntry] = {}
+        self._label = {
+            "encoding": dataclasses.asdict(encoding),
+            "stripes": [dataclasses.asdict(each.stripes) for each in work],
+        }
+        self.is_finished = (directory / MANIFEST_FILE).exists()
+        if self.is_finished:
+            found = Manifest.load(directory).latents
+            if found != encoding:
+                raise DataError(
+                    f"{directory} holds {found or 'clips'}, this job makes {encoding}: remove it "
+                    "or choose another --output"
+                )
+            return
+        directory.mkdir(parents=True, exist_ok=True)
+        if any(directory.iterdir()) and not any(directory.glob(PROGRESS)):
+            raise DataError(f"{directory} is not empty: remove it or choose another --output")
+
+    def missing(self) -> list[Part]:
+        """Pieces of which a shard is not listed, or not there any more, in the order they are made.
+
+        Every process must ask before any begins to write.
+        """
+        self._done = self._listed()
+        return [
+            (number, piece)
+            for number, work in enumerate(self._work)
+            for piece in range(work.stripes.pieces)
+            if not all(file in self._done for _, file in _shards(work.stripes, piece))
+        ]
+
+    def write(self, missing: Sequence[Part], process: int, embed: TextEmbedder | None) -> None:
+        """Makes the shards that this process writes of the pieces; `process`: its number.
+
+        Shards that are listed stay, for all that their piece is gone over for others: made by
+        another number of devices, the last bits may differ from those that are hashed.
+
+        Raises:
+            DataError: a clip cannot be read, or the disk is full.
+        """
+        entries = list(self._listed((process,)).values())
+        self._keep(process, entries)
+        work = [self._work[number] for number, _ in missing]
+        pieces = [(each.stripes, piece) for each, (_, piece) in zip(work, missing, strict=True)]
+        once = Once(self._clips, pieces, [each.reads for each in work])
+        with telling_of_no_space(self._directory, "start again when there is some"):
+            shards = None
+            for batch, moments in _encoded(read_ahead(once), work):
+                stripes, piece = pieces[batch.part]
+                each = work[batch.part]
+                if shards is None:
+                    shards = self._open(stripes, piece, each.writes, embed)
+                shards.add(each.reads, batch.records, moments)
+                if batch.is_last:
+                    entries += shards.close()
+                    self._keep(process, entries)
+                    shards = None
+
+    def finish(self) -> Manifest:
+        """Writes the manifest, once all processes are done; for one of them.
+
+        Raises:
+            DataError: a shard is missing.
+        """
+        done, clips = self._listed(), self._clips.manifest
+        shards = {}
+        for work in self._work:
+            pieces = range(work.stripes.pieces)
+            named = sorted(shard for piece in pieces for shard in _shards(work.stripes, piece))
+            lacking = [file for _, file in named if file not in done]
+            if lacking:
+                raise DataError(f"{self._directory} lacks {lacking[0]}: start the job again")
+            shards[work.stripes.bucket.name] = tuple(done[file] for _, file in named)
+        for file in (clips.tokenizer.file, clips.ledger.file):
+            shutil.copyfile(self._clips.directory / file, self._directory / file)
+        manifest = dataclasses.replace(clips, shards=shards, latents=self._encoding)
+        manifest.save(self._directory)
+        for path in self._directory.glob(PROGRESS):
+            path.unlink()
+        return manifest
+
+    def _open(
+        self, stripes: Stripes, piece: int, rows: Sequence[int], embed: TextEmbedder | None
+    ) -> "_Shards":
+        files = {
+            row: (_file(stripes, row, piece), len(stripes.indices(row, piece))) for row in rows
+        }
+        lacking = {row: (f, n) for row, (f, n) in files.items() if n and f not in self._done}
+        return _Shards(self._directory, lacking, embed)
+
+    def _listed(self, processes: Iterable[int] | None = None) -> dict[str, FileEntry]:
+        """Finished shards that are on the disk, by file; of all processes, or of these.
+
+        Raises:
+            DataError: they are of another job.
+        """
+        paths = (
+            self._directory.glob(PROGRESS)
+            if processes is None
+            else filter(Path.exists, map(self._progress, processes))
+        )
+        found = {}
+        for path in paths:
+            content = json.loads(path.read_text())
+            if content["job"] != self._label:
+                there = Encoding(**content["job"]["encoding"])
+                raise DataError(
+                    f"{self._directory} holds an unfinished set of {there}, this job makes "
+                    f"{self._encoding} in other shards or of other models: remove it or choose "
+                    "another --output"
+                )
+            for entry in (FileEntry(**fields) for fields in content["shards"]):
+                with contextlib.suppress(DataError):  # then it is made again
+                    entry.check(self._directory, contents=False)
+                    found[entry.file] = entry
+        return found
+
+    def _keep(self, process: int, entries: Sequence[FileEntry]) -> None:
+        path = self._progress(process)
+        partial = path.with_suffix(".partial")
+        shards = [dataclasses.asdict(entry) for entry in entries]
+        partial.write_text(json.dumps({"job": self._label, "shards": shards}))
+        os.replace(partial, path)
+
+    def _progress(self, process: int) -> Path:
+        return self._directory / PROGRESS.replace("*", f"{process:05d}")
+
+
+def _shards(stripes: Stripes, piece: int) -> list[tuple[int, str]]:
+    """(First record, file) of every row's shard of a piece."""
+    return [
+        (indices.start, _file(stripes, row, piece))
+        for row in range(stripes.rows)
+        if (indices := stripes.indices(row, piece))
+    ]
+
+
+def _file(stripes: Stripes, row: int, piece: int) -> str:
+    return f"latents-{stripes.bucket.name}.array_record-{row:05d}-{piece:05d}"
+
+
+def _encoded(
+    batches: Iterable[OnceBatch], work: Sequence[BucketWork]
+) -> Iterator[tuple[OnceBatch, Moments]]:
+    """Batches with their moments, each given out while the next is encoded."""
+    before: tuple[OnceBatch, Callable[[], Moments]] | None = None
+    for batch in batches:
+        started = work[batch.part].encode(batch.video)
+        if before is not None:
+            yield before[0], before[1]()
+        before = batch, started
+    if before is not None:
+        yield before[0], before[1]()
+
+
+class _Shards:
+    """The shards of one piece that a process writes, open side by side."""
+
+    def __init__(
+        self,
+        directory: Path,
+        files: Mapping[int, tuple[str, int]],
+        embed: TextEmbedder | None,
+    ) -> None:
+        """`files`: name and records of the shard of each row."""
+        from array_record.python.array_record_module import ArrayRecordWriter
+        from tensorflow_datasets.core.example_serializer import ExampleSerializer
+
+        self._directory, self._files, self._embed = directory, files, embed
+        self._features = latent_features(with_text=embed is not None)
+        self._serializer = ExampleSerializer(self._features.get_serialized_info())
+        self._writers: dict[int, Any] = {
+            row: ArrayRecordWriter(str(self._partial(file)), WRITER_OPTIONS)
+            for row, (file, _) in self._files.items()
+        }
+
+    def add(self, rows: Sequence[int], records: Sequence[Any], moments: Moments) -> None:
+        """Writes those of a batch's rows that have a record and are this process's to write."""
+        means, log_variances = moments
+        kept = [
+            (row, LatentRecord(**_description(record), mean=mean, log_variance=log_variance))
+            for row, record, mean, log_variance in zip(
+                rows, records, means, log_variances, strict=True
+            )
+            if record is not None and row in self._writers
+        ]
+        texts = self._embed([record.caption for _, record in kept]) if self._embed else ()
+        for place, (row, record) in enumerate(kept):
+            fields = vars(record) | (
+                {"text": np.asarray(texts[place], BFLOAT16)} if self._embed else {}
+            )
+            example = {name: fields[name] for name in self._features}
+            encoded = self._features.encode_example(example)
+            self._writers[row].write(self._serializer.serialize_example(encoded))
+
+    def close(self) -> list[FileEntry]:
+        """Finishes the shards, and only now gives them their names."""
+        entries = []
+        for row, (file, records) in self._files.items():
+            self._writers[row].close()
+            os.replace(self._partial(file), self._directory / file)
+            entries.append(FileEntry.of(self._directory, file, records))
+        return entries
+
+    def _partial(self, file: str) -> Path:
+        return self._directory / f"{file}.partial"
+
+
+def _description(record: Any) -> dict[str, Any]:
+    names = ("clip_id", "asset_id", "caption", "frames", "height", "width", "fps")
+    return {name: getattr(record, name) for name in names}

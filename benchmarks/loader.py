@@ -124,7 +124,7 @@ def overhead(directory: str) -> dict[str, float]:
     least = {name: float("inf") for name in cases}
     for _ in range(TURNS):
         for name, case in cases.items():
-            least[name] = min(least[name], 1e6 * _seconds(case) / count)
+            least[name] = min(least[name], 1e6 * seconds(case) / count)
     return {
         **least,
         "batches_less_decoding": least["batches"] - least["decoding"],
@@ -142,7 +142,7 @@ def restart(directory: str) -> dict[str, float]:
         next(batches)
         batches.close()
 
-    return {"opening_included": _seconds(first_batch)}
+    return {"opening_included": seconds(first_batch)}
 
 
 def memory(directory: str) -> dict[str, float]:
@@ -175,7 +175,7 @@ def million(directory: str) -> dict[str, float]:
             steps[step]
 
     firsts = range(0, 5 * TURNS * TURN_STEPS, TURN_STEPS)
-    turns = [_seconds(functools.partial(turn, first)) for first in firsts]
+    turns = [seconds(functools.partial(turn, first)) for first in firsts]
     count = TURN_STEPS * ROWS
     return {
         "open_seconds": opened,
@@ -185,7 +185,7 @@ def million(directory: str) -> dict[str, float]:
     }
 
 
-def _seconds(call: Callable[[], Any]) -> float:
+def seconds(call: Callable[[], Any]) -> float:
     began = time.perf_counter()
     call()
     return time.perf_counter() - began
@@ -196,11 +196,12 @@ def _resident_kib() -> int:
     return pages * resource.getpagesize() // 1024
 
 
-def in_a_process(call: str, directory: Path) -> dict[str, float]:
-    """What a function of this file returns, called on a set in a fresh process on one core."""
+def in_a_process(module: str, call: str, directory: Path) -> dict[str, float]:
+    """What a benchmark's function returns, called on a directory by a fresh process on one core."""
     code = (
         "import json, os; os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})\n"
-        f"from benchmarks import loader\nprint(json.dumps(loader.{call}({str(directory)!r})))"
+        f"from benchmarks import {module}\n"
+        f"print(json.dumps({module}.{call}({str(directory)!r})))"
     )
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", code]
@@ -214,9 +215,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         small, large = Path(name) / "small", Path(name) / "million"
         write_set(small, SMALL)
-        found = {call: in_a_process(call, small) for call in ("overhead", "restart", "memory")}
+        found = {
+            call: in_a_process("loader", call, small) for call in ("overhead", "restart", "memory")
+        }
         write_set(large, MILLION)
-        found["million"] = in_a_process("million", large)
+        found["million"] = in_a_process("loader", "million", large)
         found["million"]["set_mib"] = sum(p.stat().st_size for p in large.iterdir()) / 2**20
     result = {
         "command": "python -m benchmarks.loader",

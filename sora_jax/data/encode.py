@@ -113,13 +113,16 @@ class LatentSet:
         work = [self._work[number] for number, _ in missing]
         pieces = [(each.stripes, piece) for each, (_, piece) in zip(work, missing, strict=True)]
         once = Once(self._clips, pieces, [each.reads for each in work])
+        # Before threads read: one that imports TFDS while this one does may wait for it for ever.
+        serialize = _serializer(with_text=embed is not None)
         with telling_of_no_space(self._directory, "start again when there is some"):
             shards = None
             for batch, moments in _encoded(read_ahead(once), work):
                 stripes, piece = pieces[batch.part]
                 each = work[batch.part]
                 if shards is None:
-                    shards = self._open(stripes, piece, each.writes, embed)
+                    files = self._lacking(stripes, piece, each.writes)
+                    shards = _Shards(self._directory, files, serialize, embed)
                 shards.add(each.reads, batch.records, moments)
                 if batch.is_last:
                     entries += shards.close()
@@ -149,14 +152,14 @@ class LatentSet:
             path.unlink()
         return manifest
 
-    def _open(
-        self, stripes: Stripes, piece: int, rows: Sequence[int], embed: TextEmbedder | None
-    ) -> "_Shards":
+    def _lacking(
+        self, stripes: Stripes, piece: int, rows: Sequence[int]
+    ) -> dict[int, tuple[str, int]]:
+        """File and records of the shards of these rows that are not there."""
         files = {
             row: (_file(stripes, row, piece), len(stripes.indices(row, piece))) for row in rows
         }
-        lacking = {row: (f, n) for row, (f, n) in files.items() if n and f not in self._done}
-        return _Shards(self._directory, lacking, embed)
+        return {row: (f, n) for row, (f, n) in files.items() if n and f not in self._done}
 
     def _listed(self, processes: Iterable[int] | None = None) -> dict[str, FileEntry]:
         """Finished shards that are on the disk, by file; of all processes, or of these.
@@ -230,15 +233,14 @@ class _Shards:
         self,
         directory: Path,
         files: Mapping[int, tuple[str, int]],
+        serialize: Callable[[dict[str, Any]], bytes],
         embed: TextEmbedder | None,
     ) -> None:
         """`files`: name and records of the shard of each row."""
         from array_record.python.array_record_module import ArrayRecordWriter
-        from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-        self._directory, self._files, self._embed = directory, files, embed
-        self._features = latent_features(with_text=embed is not None)
-        self._serializer = ExampleSerializer(self._features.get_serialized_info())
+        self._directory, self._files = directory, files
+        self._serialize, self._embed = serialize, embed
         self._writers: dict[int, Any] = {
             row: ArrayRecordWriter(str(self._partial(file)), WRITER_OPTIONS)
             for row, (file, _) in self._files.items()
@@ -256,12 +258,10 @@ class _Shards:
         ]
         texts = self._embed([record.caption for _, record in kept]) if self._embed else ()
         for place, (row, record) in enumerate(kept):
-            fields = vars(record) | (
-                {"text": np.asarray(texts[place], BFLOAT16)} if self._embed else {}
-            )
-            example = {name: fields[name] for name in self._features}
-            encoded = self._features.encode_example(example)
-            self._writers[row].write(self._serializer.serialize_example(encoded))
+            fields = dict(vars(record))
+            if self._embed:
+                fields["text"] = np.asarray(texts[place], BFLOAT16)
+            self._writers[row].write(self._serialize(fields))
 
     def close(self) -> list[FileEntry]:
         """Finishes the shards, and only now gives them their names."""
@@ -274,6 +274,20 @@ class _Shards:
 
     def _partial(self, file: str) -> Path:
         return self._directory / f"{file}.partial"
+
+
+def _serializer(*, with_text: bool) -> Callable[[dict[str, Any]], bytes]:
+    """What makes a stored example of a record's fields, as TFDS does."""
+    from tensorflow_datasets.core.example_serializer import ExampleSerializer
+
+    features = latent_features(with_text)
+    serializer = ExampleSerializer(features.get_serialized_info())
+
+    def serialize(fields: dict[str, Any]) -> bytes:
+        example = features.encode_example({name: fields[name] for name in features})
+        return bytes(serializer.serialize_example(example))
+
+    return serialize
 
 
 def _description(record: Any) -> dict[str, Any]:

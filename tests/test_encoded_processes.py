@@ -1,9 +1,5 @@
 """Two processes that share a mesh write the set of latents that one process writes."""
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -16,10 +12,9 @@ from sora_jax.data.sources import ClipSet
 from sora_jax.encoded import encode_set
 from sora_jax.networks import make_vae
 from sora_jax.sharding.mesh import make_mesh
+from tests.processes import in_two_processes
 from tests.tiny import randomised
 
-CHECKOUT = Path(__file__).resolve().parent.parent
-CHILD = "from tests import test_encoded_processes as t; import sys; t.child(*sys.argv[1:])"
 # Four devices, two of each process; a row lies on two of them.
 TINY = (
     "vae.widths=(8,)",
@@ -52,32 +47,7 @@ def encode(directory: Path, output: str, devices: list[jax.Device]) -> None:
 def test_two_processes_write_the_set_of_one(tmp_path: Path, order: str) -> None:
     experiment = load_experiment("demo", TINY)
     build_world_set(11, tmp_path / "set", experiment.data, experiment.world)
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "JAX_NUM_CPU_DEVICES": "2",
-        "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
-        "XLA_FLAGS": "",
-    }
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-c", CHILD, port, str(number), str(tmp_path), order],
-            cwd=CHECKOUT,
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(2)
-    ]
-    try:
-        for process in children:
-            _, errors = process.communicate(timeout=300)
-            assert process.returncode == 0, errors[-2000:]
-    finally:  # one that waits for another would wait for ever
-        for process in children:
-            process.kill()
+    in_two_processes("tests.test_encoded_processes", str(tmp_path), order)
     encode(tmp_path, "alone", jax.devices()[:4])
     ours, theirs = ClipSet(tmp_path / "latents"), ClipSet(tmp_path / "alone")
     assert ours.manifest.latents == theirs.manifest.latents

@@ -13,7 +13,14 @@ from typing import Any
 STEPS = 3
 
 
-def serve(step: Callable[[], None], facts: dict[str, Any]) -> None:
+def process_peak() -> int:
+    """The most bytes that this process ever held."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def serve(
+    step: Callable[[], None], facts: dict[str, Any], peak: Callable[[], int] = process_peak
+) -> None:
     """Prints facts once it is ready, then a line for each line that it reads."""
     step()
     print(json.dumps(facts), flush=True)
@@ -22,10 +29,9 @@ def serve(step: Callable[[], None], facts: dict[str, Any]) -> None:
         for _ in range(STEPS):
             step()
         seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
-        peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         turn = {
             "seconds": seconds / STEPS,
             "cpu_seconds": cpu_seconds / STEPS,
-            "peak_bytes": peak,
+            "peak_bytes": peak(),
         }
         print(json.dumps(turn), flush=True)

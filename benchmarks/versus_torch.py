@@ -158,7 +158,9 @@ def compare(ours: Side, theirs: Side) -> dict[str, Any]:
         )
         for name in ("seconds", "cpu_seconds")
     }
-    ratios["peak_bytes"] = ours.turns[-1]["peak_bytes"] / theirs.turns[-1]["peak_bytes"]
+    peaks = [side.turns[-1]["peak_bytes"] for side in (ours, theirs)]
+    if all(peaks):  # some devices do not tell
+        ratios["peak_bytes"] = peaks[0] / peaks[1]
     return {
         "ratios": {name: round(ratio, 3) for name, ratio in ratios.items()},
         "sides": {

@@ -11,8 +11,8 @@ from jaxtyping import Float, UInt8
 
 from sora_jax.data.footage import (
     CutFinder,
-    MediaError,
     decoded,
+    opened,
     quarter_turns,
     rate_of,
     read_image,
@@ -256,17 +256,10 @@ def _declared(path: Path) -> tuple[float, str]:
     Raises:
         MediaError: it is no video.
     """
-    import av
-
-    try:
-        with av.open(str(path), "r") as container:
-            if not container.streams.video:
-                raise MediaError(path, "unreadable", "it has no video stream")
-            stream = container.streams.video[0]
-            rate = float(stream.average_rate or 0)
-            return (rate if 1 <= rate <= 1000 else 25.0), stream.codec_context.name
-    except av.FFmpegError as error:
-        raise MediaError(path, "unreadable", str(error.strerror)) from error
+    with opened(path) as container:
+        stream = container.streams.video[0]
+        rate = float(stream.average_rate or 0)
+        return (rate if 1 <= rate <= 1000 else 25.0), stream.codec_context.name
 
 
 def _motion(frame: Any) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from sora_jax.data.formats import FormatError, open_image, open_video
 from sora_jax.data.schema import DataError
 
 MAX_PIXELS = 10**8  # of one picture; a small file can claim any size
@@ -52,7 +53,7 @@ def read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is ours
-            image = Image.open(path)
+            image = open_image(path)
     except Image.DecompressionBombError as error:
         raise MediaError(path, "too large", str(error)) from error
     except (OSError, SyntaxError, ValueError) as error:
@@ -154,6 +155,26 @@ class CutFinder:
         return [int(cut.frame_num) for cut in cuts]
 
 
+def opened(path: Path) -> Any:
+    """PyAV's container of a file that has a video stream.
+
+    Raises:
+        MediaError: unreadable.
+    """
+    import av
+
+    try:
+        container = open_video(path)
+    except av.FFmpegError as error:
+        raise MediaError(path, "unreadable", str(error.strerror)) from error
+    except FormatError as error:
+        raise MediaError(path, "unreadable", str(error)) from error
+    if not container.streams.video:
+        container.close()
+        raise MediaError(path, "unreadable", "it has no video stream")
+    return container
+
+
 def decoded(path: Path, *, vectors: bool = False) -> Iterator[tuple[Any, int]]:
     """PyAV frames of the first video stream, each with the width that makes its pixels square.
 
@@ -166,9 +187,7 @@ def decoded(path: Path, *, vectors: bool = False) -> Iterator[tuple[Any, int]]:
 
     decoded = 0
     try:
-        with av.open(str(path), "r") as container:
-            if not container.streams.video:
-                raise MediaError(path, "unreadable", "it has no video stream")
+        with opened(path) as container:
             stream = container.streams.video[0]
             if stream.width * stream.height > MAX_PIXELS:
                 raise MediaError(path, "too large", f"{stream.height}x{stream.width} pixels")
@@ -201,14 +220,12 @@ def decoded(path: Path, *, vectors: bool = False) -> Iterator[tuple[Any, int]]:
 
 def rate_of(path: Path, times: list[float]) -> tuple[float, bool]:
     """Average frames per second, and whether the frames are spaced unevenly."""
-    import av
-
     if len(times) > 1 and times[-1] > times[0]:
         steps = np.diff(times)
         mean = float((len(times) - 1) / (times[-1] - times[0]))
         uneven = bool(steps.max() > 1.5 * np.median(steps) + 1e-3)
         return round(mean, 3), uneven
-    with av.open(str(path), "r") as container:
+    with opened(path) as container:
         rate = container.streams.video[0].average_rate
     return (float(rate) if rate else 1.0), False
 

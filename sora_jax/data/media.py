@@ -5,10 +5,12 @@ import io
 import re
 import zlib
 from fractions import Fraction
+from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
 
+from sora_jax.data.formats import open_image, open_video
 from sora_jax.data.schema import MediaFormat, Record
 
 # Up to this many bytes of pixels a clip is stored lossless: it costs little disk at these sizes,
@@ -50,7 +52,7 @@ def decode_record(record: Record) -> UInt8[np.ndarray, "t h w 3"]:
         elif record.media_format == "mp4":
             video = decode_mp4(record.media)
         else:
-            video = decode_image(record.media)[None]
+            video = decode_image(record.media, record.media_format)[None]
     except MemoryError:
         raise  # of this machine, now: nothing that the record is to blame for
     except Exception as error:  # PyAV, Pillow, zlib and NumPy each raise their own
@@ -95,10 +97,8 @@ def encode_jpeg(image: UInt8[np.ndarray, "h w 3"], quality: int = 95) -> bytes:
     return file.getvalue()
 
 
-def decode_image(media: bytes) -> UInt8[np.ndarray, "h w 3"]:
-    from PIL import Image
-
-    with Image.open(io.BytesIO(media)) as image:
+def decode_image(media: bytes, media_format: Literal["png", "jpeg"]) -> UInt8[np.ndarray, "h w 3"]:
+    with open_image(media, [media_format.upper()]) as image:
         return np.asarray(image.convert("RGB"))
 
 
@@ -132,11 +132,10 @@ def encode_mp4(video: UInt8[np.ndarray, "t h w 3"], fps: float, quality: int = 1
 
 def decode_mp4(media: bytes) -> UInt8[np.ndarray, "t h w 3"]:
     """All frames of a stored clip."""
-    import av
     from av.video.reformatter import Colorspace, VideoReformatter
 
     reformatter = VideoReformatter()  # one for all frames: a new one each costs half the speed
-    with av.open(io.BytesIO(media), "r") as container:
+    with open_video(media, ["mov"]) as container:
         container.streams.video[0].thread_type = "NONE"  # the loader's threads are enough
         pictures = [
             reformatter.reformat(frame, format="rgb24", src_colorspace=Colorspace.ITU709)

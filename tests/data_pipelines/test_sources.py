@@ -200,8 +200,11 @@ def test_files_that_cannot_be_used_are_rows(tmp_path: Path, media: dict[str, byt
         "notes.pdf": b"%PDF",
         "alone.txt": b"of nothing",
         ".mp4": media["film.mp4"],
+        "list.mp4": b"ffconcat version 1.0\nfile 'film'\n",
     }.items():
         (folder / name).write_bytes(contents)
+    (folder / "film").write_bytes(media["film.mp4"])
+    Image.new("RGB", (64, 64)).save(folder / "eps.png", "EPS")
     write_video(folder / "one.mp4", [np.full((64, 64, 3), 90, np.uint8)], 25)
     Image.new("1", (16_000, 16_000)).save(folder / "bomb.png")
     os.mkfifo(folder / "pipe.mp4")
@@ -212,12 +215,17 @@ def test_files_that_cannot_be_used_are_rows(tmp_path: Path, media: dict[str, byt
         "notes.pdf": ["unsupported kind of file"],
         "alone.txt": ["caption without media"],
         ".mp4": ["unsupported kind of file"],
+        "list.mp4": ["unreadable"],
+        "film": ["unsupported kind of file"],
+        "eps.png": ["unreadable"],
         "one.mp4": ["too short"],
         "bomb.png": ["too large"],
         "pipe.mp4": ["cannot be read"],
         "gone.mp4": ["missing"],
     }
     assert rows["one.mp4"][0]["frames"] == 1
+    assert rows["list.mp4"][0]["detail"] == "its content is not mov or matroska or avi"
+    assert rows["eps.png"][0]["detail"] == "its content is not JPEG or PNG or WEBP"
 
 
 def test_captions_that_cannot_be_used_are_rows(tmp_path: Path, media: dict[str, bytes]) -> None:

@@ -5,11 +5,11 @@ a file of its own as they are finished. A job that is started again, by as many 
 makes what is not listed. Shards are named and filled by row alone, so the set is the same.
 """
 
-import contextlib
 import dataclasses
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -89,8 +89,15 @@ class LatentSet:
     def missing(self) -> list[Part]:
         """Pieces of which a shard is not listed, or not there any more, in the order they are made.
 
-        Every process must ask before any begins to write.
+        Every process must ask before any begins to write. What is not there any more is struck from
+        every list, also of processes that this job does not have: another process may make it
+        again, to other bits, and a hash of what is gone must not stand beside the new one.
         """
+        for path in self._directory.glob(PROGRESS):
+            listed = self._entries(path)
+            there = [entry for entry in listed if self._is_there(entry)]
+            if len(there) < len(listed):
+                self._save(path, there)
         self._done = self._listed()
         return [
             (number, piece)
@@ -109,7 +116,7 @@ class LatentSet:
             DataError: a clip cannot be read, or the disk is full.
         """
         entries = list(self._listed((process,)).values())
-        self._keep(process, entries)
+        self._save(self._progress(process), entries)
         work = [self._work[number] for number, _ in missing]
         pieces = [(each.stripes, piece) for each, (_, piece) in zip(work, missing, strict=True)]
         once = Once(self._clips, pieces, [each.reads for each in work])
@@ -126,7 +133,7 @@ class LatentSet:
                 shards.add(each.reads, batch.records, moments)
                 if batch.is_last:
                     entries += shards.close()
-                    self._keep(process, entries)
+                    self._save(self._progress(process), entries)
                     shards = None
 
     def finish(self) -> Manifest:
@@ -172,25 +179,35 @@ class LatentSet:
             if processes is None
             else filter(Path.exists, map(self._progress, processes))
         )
-        found = {}
-        for path in paths:
-            content = json.loads(path.read_text())
-            if content["job"] != self._label:
-                there = Encoding(**content["job"]["encoding"])
-                raise DataError(
-                    f"{self._directory} holds an unfinished set of {there}, this job makes "
-                    f"{self._encoding} in other shards or of other models: remove it or choose "
-                    "another --output"
-                )
-            for entry in (FileEntry(**fields) for fields in content["shards"]):
-                with contextlib.suppress(DataError):  # then it is made again
-                    entry.check(self._directory, contents=False)
-                    found[entry.file] = entry
-        return found
+        entries = (entry for path in paths for entry in self._entries(path))
+        return {entry.file: entry for entry in entries if self._is_there(entry)}
 
-    def _keep(self, process: int, entries: Sequence[FileEntry]) -> None:
-        path = self._progress(process)
-        partial = path.with_suffix(".partial")
+    def _is_there(self, entry: FileEntry) -> bool:
+        try:
+            entry.check(self._directory, contents=False)
+        except DataError:
+            return False  # then it is made again
+        return True
+
+    def _entries(self, path: Path) -> list[FileEntry]:
+        """What a list of finished shards holds.
+
+        Raises:
+            DataError: they are of another job.
+        """
+        content = json.loads(path.read_text())
+        if content["job"] != self._label:
+            there = Encoding(**content["job"]["encoding"])
+            raise DataError(
+                f"{self._directory} holds an unfinished set of {there}, this job makes "
+                f"{self._encoding} in other shards or of other models: remove it or choose "
+                "another --output"
+            )
+        return [FileEntry(**fields) for fields in content["shards"]]
+
+    def _save(self, path: Path, entries: Sequence[FileEntry]) -> None:
+        # Several processes may strike the same from one list at once.
+        partial = path.with_suffix(f".partial-{uuid.uuid4().hex}")
         shards = [dataclasses.asdict(entry) for entry in entries]
         partial.write_text(json.dumps({"job": self._label, "shards": shards}))
         os.replace(partial, path)

@@ -37,9 +37,9 @@ class Words:
         return [np.array([[len(word)] for word in caption.split()]) for caption in captions]
 
 
-def moments(video: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Two channels that tell the clip and the cell."""
-    cells = video[:, ::4, ::4, ::4, :2].astype(np.float32) + 1 / 3
+def moments(video: np.ndarray, off: float = 0.0) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Two channels that tell the clip and the cell; `off` by what devices may differ in."""
+    cells = video[:, ::4, ::4, ::4, :2].astype(np.float32) + 1 / 3 + off
     cells = (cells + np.arange(cells[0].size).reshape(cells[0].shape) / 7).astype(BFLOAT16)
     return list(cells), list(-cells)
 
@@ -47,7 +47,7 @@ def moments(video: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
 def job(
     clips: ClipSet, config: Any, output: Path, rows: Sequence[int], **changes: Any
 ) -> LatentSet:
-    """The job of a host that has `rows`. `stop_after`: batches, then Stop."""
+    """The job of a host that has `rows`. `stop_after`: batches, then Stop. `off`: as of moments."""
     left = changes.get("stop_after", 10**9)
 
     def encode(video: np.ndarray) -> Callable[[], Any]:
@@ -55,7 +55,7 @@ def job(
         left -= 1
         if left < 0:
             raise Stop
-        return lambda: moments(video)
+        return lambda: moments(video, changes.get("off", 0.0))
 
     vae = changes.get("vae_id", "a")
     embed = changes.get("embed")
@@ -194,6 +194,30 @@ def test_a_shard_that_is_gone_is_made_again(
     encode(clip_set, numbers.config, output)
     assert hashes(output) == hashes(latents.directory)
     assert job(clip_set, numbers.config, output, [0]).is_finished
+
+
+@pytest.mark.parametrize("host", [0, 1])
+def test_a_shard_that_another_number_of_hosts_makes_again_has_its_new_hash(
+    clip_set: ClipSet, numbers: SimpleNamespace, tmp_path: Path, host: int
+) -> None:
+    output = tmp_path / "set"
+    jobs = [job(clip_set, numbers.config, output, rows) for rows in ([0, 1], [2, 3])]
+    missing = [each.missing() for each in jobs]
+    for number, each in enumerate(jobs):
+        each.write(missing[number], number, None)
+    shards = [output / f"latents-5x8x8.array_record-{row:05d}-00000" for row in (0, 2)]
+    before = [shard.read_bytes() for shard in shards]  # one of each host
+    for shard in shards:
+        shard.unlink()
+    alone = job(clip_set, numbers.config, output, [0, 1, 2, 3], off=1.0)
+    assert alone.missing() == [(1, 0)]
+    alone.write([(1, 0)], host, None)
+    after = [shard.read_bytes() for shard in shards]
+    assert after[0] != before[0]
+    assert list(map(len, after)) == list(map(len, before))  # so that only hashes tell
+    alone.finish()
+    ClipSet(output)  # checks every hash
+    assert not list(output.glob("progress-*"))
 
 
 def test_what_else_is_in_the_directory_is_refused(

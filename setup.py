@@ -44,6 +44,7 @@ EXTRAS = {
         "opencv-python-headless>=4.10",
         "pyarrow>=18",
         "scipy>=1.14",
+        "threadpoolctl>=3.5,<4",
     ],
     # Plots of the report.
     "eval": ["matplotlib>=3.10,<4"],

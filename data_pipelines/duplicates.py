@@ -3,11 +3,12 @@
 The keys of a clip meet those of others in a shuffle; pairs that share one are compared by their
 thumbnails, and if that is wanted by their embeddings too, which tell what is of one content where
 the pictures differ; pairs that are alike are edges, and of each component of the graph the best
-clip stays.
+clip stays. A clip that only embeddings tie to what is kept for it is dropped by a rule of its own.
 Clips of one asset never stand for each other: they are different parts of it.
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import apache_beam as beam
 import networkx
 from apache_beam.metrics.metric import Metrics
+from threadpoolctl import ThreadpoolController
 
 from data_pipelines import embeddings
 from data_pipelines.likeness import ALIKE, Signature, alike, keys
@@ -23,6 +25,8 @@ from data_pipelines.table import Row
 
 CROWD = 200  # clips that share a key; of more, each is compared with the next few only
 NEIGHBOURS = 20
+BY_PICTURES = "duplicate"  # the rules that drop them, as the table names them
+BY_EMBEDDING = "duplicate by embedding"
 Quality = tuple[float, ...]
 
 
@@ -44,8 +48,12 @@ class Compared:
     embedding: bytes
 
 
+Edge = tuple[Known, Known, str]  # clips that are one, and by which rule
+KeptFor = tuple[str, str]  # clip_id of what is kept for a clip, and the rule that drops that
+
+
 class Duplicates(beam.PTransform):
-    """PCollection of rows -> (clip_id, clip_id of what is kept for it), for duplicates only."""
+    """PCollection of rows -> (clip_id, `KeptFor`), for duplicates only."""
 
     def __init__(self, cosine: float | None = None) -> None:
         super().__init__()
@@ -58,7 +66,6 @@ class Duplicates(beam.PTransform):
             | "keys" >> beam.FlatMap(_keyed, embedded=self._cosine is not None)
             | "share a key" >> beam.GroupByKey()
             | "pairs" >> beam.FlatMapTuple(lambda _, clips: _pairs(clips))
-            | "each pair once" >> beam.Distinct()
         )
         halves = (
             {"clip": compared, "others": pairs}
@@ -69,7 +76,6 @@ class Duplicates(beam.PTransform):
             {"clip": compared, "others": halves}
             | "second of pairs" >> beam.CoGroupByKey()
             | "compare" >> beam.FlatMap(_edges, self._cosine)
-            | "all edges" >> beam.Map(lambda edge: ("", edge))
             | "at one place" >> beam.GroupByKey()
             | "components" >> beam.FlatMapTuple(lambda _, edges: kept_for(edges))
         )
@@ -95,10 +101,22 @@ def _compared(row: Row) -> Compared:
     return Compared(known(row), likeness, row.embedding)
 
 
-def _keyed(row: Row, *, embedded: bool) -> Iterator[tuple[bytes, tuple[str, str]]]:
-    found = keys(Signature.parse(row.thumbnails, row.thumbnail_seconds))
-    for key in itertools.chain(found, embeddings.keys(row.embedding) if embedded else ()):
-        yield row.kind.encode() + key, (row.clip_id, row.asset_id)
+def _keyed(row: Row, *, embedded: bool) -> list[tuple[bytes, tuple[str, str]]]:
+    with _one_thread():
+        found = [*keys(Signature.parse(row.thumbnails, row.thumbnail_seconds))]
+        found += embeddings.keys(row.embedding) if embedded else ()
+    return [(row.kind.encode() + key, (row.clip_id, row.asset_id)) for key in found]
+
+
+def _one_thread() -> Any:
+    """In which BLAS takes one thread. Clips are spread over processes already; products as small as
+    those of two clips take several times as long where threads wait for each other."""
+    return _libraries().limit(limits=1, user_api="blas")
+
+
+@functools.cache
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def _pairs(clips: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
@@ -115,29 +133,50 @@ def _pairs(clips: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
 def _to_the_others(clip_id: str, found: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     del clip_id
     (clip,) = found["clip"]
-    for other in found["others"]:
+    for other in sorted(set(found["others"])):  # once, by however many keys they met
         yield other, clip
 
 
-def _edges(
-    pairs: tuple[str, Mapping[str, Any]], cosine: float | None
-) -> Iterator[tuple[Known, Known]]:
+def _edges(pairs: tuple[str, Mapping[str, Any]], cosine: float | None) -> list[tuple[str, Edge]]:
+    """Under one key, for all edges come to one place."""
     _, found = pairs
     (clip,) = found["clip"]
-    for other in found["others"]:
-        near = cosine is not None and embeddings.cosine(other.embedding, clip.embedding) >= cosine
-        if near or alike(other.likeness, clip.likeness) >= ALIKE:
-            yield other.known, clip.known
+    with _one_thread():
+        rules = [(other, _rule(other, clip, cosine)) for other in found["others"]]
+    return [("", (other.known, clip.known, rule)) for other, rule in rules if rule]
 
 
-def kept_for(edges: Iterable[tuple[Known, Known]]) -> Iterator[tuple[str, str]]:
-    """(clip, clip that is kept for it) of every component. The best clip stays, and the best of
-    others of its asset, which are no copies of it; for the rest the best stands that is like
-    themselves, or, of those, the best of all."""
-    graph = networkx.Graph(list(edges))  # some runners give what can only be iterated
+def _rule(one: Compared, other: Compared, cosine: float | None) -> str | None:
+    """By which two clips are one, if they are."""
+    if alike(one.likeness, other.likeness) >= ALIKE:
+        return BY_PICTURES
+    near = cosine is not None and embeddings.cosine(one.embedding, other.embedding) >= cosine
+    return BY_EMBEDDING if near else None
+
+
+def kept_for(found: Iterable[Edge]) -> Iterator[tuple[str, KeptFor]]:
+    """For every clip of a component that is dropped, what is kept for it. The best clip stays, and
+    the best of others of its asset, which are no copies of it; for the rest the best stands that is
+    like themselves, or, of those, the best of all. The rule is that of pictures where these lead
+    from the clip to what is kept, over other copies too."""
+    graph, pictures = networkx.Graph(), networkx.Graph()
+    for one, other, rule in found:
+        graph.add_edge(one, other)
+        if rule == BY_PICTURES:
+            pictures.add_edge(one, other)
+    shown = {
+        clip: number
+        for number, component in enumerate(networkx.connected_components(pictures))
+        for clip in component
+    }
     for component in networkx.connected_components(graph):
         best = max(component)
         others = [clip for clip in component if clip.asset_id == best.asset_id]
         for clip in component.difference(others):
-            near = [kept for kept in others if graph.has_edge(clip, kept)]
-            yield clip.clip_id, max(near or [best]).clip_id
+            near = [
+                [kept for kept in others if edges.has_edge(clip, kept)]
+                for edges in (pictures, graph)
+            ]
+            kept = max(near[0] or near[1] or [best])
+            same = clip in shown and shown[clip] == shown.get(kept)
+            yield clip.clip_id, (kept.clip_id, BY_PICTURES if same else BY_EMBEDDING)

@@ -23,8 +23,6 @@ from data_pipelines.rules import NO_CAPTION, RULES, Rule, verdict
 from data_pipelines.table import Row, Verdict
 from sora_jax.errors import ConfigError
 
-DUPLICATE = "duplicate"
-
 
 def main(arguments: Sequence[str]) -> None:
     """Parses the command line and runs the pipeline."""
@@ -35,7 +33,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--cosine",
         type=float,
-        help="clips whose embeddings are as near as this, below 1, are duplicates too",
+        help="clips whose embeddings are as near as this, below 1, are dropped as well",
     )
     parser.add_argument("--print_rules", action="store_true", help="print the built-in ones")
     chosen, beam_flags = parser.parse_known_args(arguments)
@@ -74,14 +72,10 @@ def judge(
         judged = (
             pipeline
             | "read" >> ReadFromParquet(f"{measured}/*.parquet")
-            | "rows" >> beam.Map(Row.of)
-            | "rules" >> beam.Map(lambda row: (row.clip_id, (row, verdict(row, rules))))
+            | "rules" >> beam.Map(_judged, rules)
         )
         duplicates = (
-            judged
-            | "that pass" >> beam.Filter(lambda each: _worth_comparing(each[1][1]))
-            | "their rows" >> beam.MapTuple(lambda _, found: found[0])
-            | Duplicates(cosine)
+            judged | "rows that pass" >> beam.FlatMapTuple(_worth_comparing) | Duplicates(cosine)
         )
         _ = (
             {"judged": judged, "kept_for": duplicates}
@@ -103,9 +97,17 @@ def judge(
     return counts
 
 
-def _worth_comparing(given: Verdict) -> bool:
+def _judged(columns: Mapping[str, Any], rules: Sequence[Rule]) -> tuple[str, tuple[Row, Verdict]]:
+    row = Row.of(columns)
+    return row.clip_id, (row, verdict(row, rules))
+
+
+def _worth_comparing(clip_id: str, found: tuple[Row, Verdict]) -> Iterator[Row]:
     """Also of clips that lack nothing but a caption: only the best of copies should get one."""
-    return given.keep or given.failed == (NO_CAPTION,)
+    del clip_id
+    row, given = found
+    if given.keep or given.failed == (NO_CAPTION,):
+        yield row
 
 
 def _check(rules: Sequence[Rule], measured: str, cosine: float | None) -> None:
@@ -126,8 +128,8 @@ def _check(rules: Sequence[Rule], measured: str, cosine: float | None) -> None:
 def _merged(clip_id: str, found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     del clip_id
     for row, given in found["judged"]:
-        for kept in found["kept_for"]:
-            given = Verdict(False, DUPLICATE, (DUPLICATE,), duplicate_of=kept)
+        for kept, rule in found["kept_for"]:
+            given = Verdict(False, rule, (rule,), duplicate_of=kept)
         yield row.flat() | given.flat()
 
 

@@ -139,6 +139,8 @@ def test_near_embeddings_are_duplicates_only_if_that_is_wanted(
         names = {row["clip_id"]: row["name"] for row in rows}
         for row in rows:  # each for a take of its own colour
             assert names.get(row["duplicate_of"], row["name"])[:3] == row["name"][:3]
+            if row["duplicate_of"]:
+                assert row["rule"] == "duplicate by embedding"
     assert len(kept[None]) == 4 * len(TAKES) + 1
     assert len(kept[0.99]) == len(TAKES) + 1
 

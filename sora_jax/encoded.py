@@ -24,6 +24,7 @@ from jaxtyping import Float
 
 from sora_jax.checkpoints import named
 from sora_jax.config import ConfigError, fingerprint
+from sora_jax.data.bad_records import BadRecord
 from sora_jax.data.buckets import Bucket
 from sora_jax.data.encode import BucketWork, LatentSet, TextEmbedder
 from sora_jax.data.once import Once, Stripes
@@ -49,7 +50,8 @@ def encode_set(
     vae: VAE,
     embed: TextEmbedder | None = None,
 ) -> Manifest:
-    """Writes the latents of every record of `clips`, in the order of the set, as a set of its own.
+    """Writes the latents of the records of `clips`, in the order of the set, as a set of its own.
+    Bad records are left out, and stand in its ledger.
 
     Every process calls it, and sees the same `output`. Batches have the rows of the shape classes;
     each filled bucket is a program. What is done when the job stops need not be done again, on as
@@ -57,8 +59,8 @@ def encode_set(
 
     Raises:
         ConfigError: the mesh does not divide the rows of a class.
-        DataError: a clip cannot be read, the set has clips of a size that is no bucket, or `output`
-            holds something else.
+        DataError: too many records are bad, a shard cannot be read, the set has clips of a size
+            that is no bucket, or `output` holds something else.
     """
     clips.require_pixels("encoding")
     filled = clips.filled_buckets(experiment.data)
@@ -87,6 +89,7 @@ def encode_set(
         )
         latents.write(missing, jax.process_index(), embed)
         multihost_utils.sync_global_devices("latents written")
+        latents.check()  # here, so that all processes stop where one would
         if jax.process_index() == 0:
             latents.finish()
         multihost_utils.sync_global_devices("set of latents finished")
@@ -238,6 +241,8 @@ def _encoded(
         for row, (record, tokens) in enumerate(
             zip(batch.records, start(batch.video)(), strict=True)
         ):
+            if isinstance(record, BadRecord):
+                raise DataError(f"{record.error}; dit_stage.encode_once needs every record")
             if record is not None:
                 rows[row].append(tokens)
     return np.stack([tokens for row in rows for tokens in row])

@@ -15,7 +15,7 @@ from sora_jax.cli import encode as command
 from sora_jax.cli.data import build_world_set
 from sora_jax.cli.train import train_stage
 from sora_jax.config import load_experiment
-from sora_jax.data.schema import DataError
+from sora_jax.data.schema import DataError, Record
 from sora_jax.data.sources import ClipSet
 from sora_jax.encoded import encode_set, encoded_set, vae_id
 from sora_jax.experiment import Experiment
@@ -87,6 +87,21 @@ def test_latents_on_disk_are_those_made_once_rounded(trained: Trained) -> None:
         )
         np.testing.assert_allclose(tokens(means), expected, atol=off + 1e-5, rtol=0)
         assert np.abs(expected).max() > 100 * off
+
+
+def test_latents_made_once_need_every_record(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(record: Record) -> np.ndarray:
+        raise ValueError("it is damaged")
+
+    monkeypatch.setattr("sora_jax.data.sources.decode_record", fails)
+    mesh = make_mesh(trained.experiment.mesh)
+    vae, statistics, _ = load_vae(trained.experiment, trained.directory, mesh)
+    with pytest.raises(DataError, match="it is damaged; dit_stage.encode_once needs every record"):
+        encoded_set(trained.experiment, trained.clips, tmp_path, mesh, vae, statistics)
+    with pytest.raises(DataError, match=r"\d+ of 22 records of .* cannot be used, too many"):
+        encode_set(trained.experiment, trained.clips, tmp_path / "latents", mesh, vae)
 
 
 def test_on_one_device_the_latents_are_the_same(trained: Trained, tmp_path: Path) -> None:

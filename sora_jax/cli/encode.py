@@ -3,9 +3,10 @@
     sora encode --workdir runs/mine --data SET --output LATENTS
 
 The run's trained autoencoder encodes every clip once, and LATENTS is a set of the same clips, in
-the same order, for `sora train --stage dit --data LATENTS` of any run with that autoencoder. On
-several hosts every host is given the same command, and sees the same LATENTS. A job that was
-stopped goes on where it was when the command is given again, on as many hosts or others.
+the same order, for `sora train --stage dit --data LATENTS` of any run with that autoencoder. Clips
+that cannot be read or decoded are left out, and stand in its ledger. On several hosts every host is
+given the same command, and sees the same LATENTS. A job that was stopped goes on where it was when
+the command is given again, on as many hosts or others.
 """
 
 import sys
@@ -43,9 +44,12 @@ def main(argv: Sequence[str]) -> None:
     mesh = make_mesh(experiment.mesh)
     vae, _, step = load_vae(experiment, directory, mesh)
     print(f"autoencoder of {directory}, step {step}, averaged", flush=True)
-    manifest = encode_set(experiment, ClipSet(DATA.value), output, mesh, vae)
+    clips = ClipSet(DATA.value)
+    manifest = encode_set(experiment, clips, output, mesh, vae)
     for bucket in manifest.shards:
-        print(f"{bucket:14} {manifest.records(bucket):8} clips")
+        records = manifest.records(bucket)
+        left_out = clips.manifest.records(bucket) - records
+        print(f"{bucket:14} {records:8} clips" + f", {left_out} bad left out" * bool(left_out))
     print(f"{output}: {manifest.latents}")
 
 

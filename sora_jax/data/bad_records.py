@@ -5,6 +5,7 @@ the same files; `sora data verify` says so of copies. Files that cannot be read 
 `sources.py` tries them again, and then stops the run.
 """
 
+import dataclasses
 import threading
 
 from sora_jax.data.schema import DataError
@@ -12,6 +13,20 @@ from sora_jax.data.schema import DataError
 TRIES = 8  # positions in a row; with one record in a hundred bad, chance never makes all bad
 MAX_SHARE = 0.01  # of the reads; more is no accident but a damaged set...
 MIN_READS = 1_000  # ...once so many say so
+
+
+@dataclasses.dataclass(frozen=True)
+class BadRecord:
+    """A record that cannot be used, as all hosts tell it; `error` has paths of this one."""
+
+    index: int  # in its bucket
+    clip_id: str  # empty where the record does not tell it
+    error: str = dataclasses.field(default="", compare=False)
+
+
+def most_bad(records: int) -> int:
+    """How many bad ones a set of so many records may have to be used without them."""
+    return int(MAX_SHARE * max(records, MIN_READS))
 
 
 class BadRecords:

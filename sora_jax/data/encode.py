@@ -2,14 +2,14 @@
 
 Every row of a batch writes shards of its own (once.py), which a process lists with their hashes in
 a file of its own as they are finished. A job that is started again, by as many processes or others,
-makes what is not listed. Shards are named and filled by row alone, so the set is the same.
+makes what is not listed. Shards are named and filled by row alone, so the set is the same. A bad
+record is left out of its row's shard, and of the set; all that are left out stand in its ledger.
 """
 
+import collections
 import dataclasses
-import json
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,16 +17,18 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import UInt8
 
+from sora_jax.data.bad_records import BadRecord, most_bad
 from sora_jax.data.build import telling_of_no_space
 from sora_jax.data.latents import BFLOAT16, LatentRecord, latent_features
+from sora_jax.data.ledger import Ledger
 from sora_jax.data.once import Once, OnceBatch, Stripes
 from sora_jax.data.pipeline import read_ahead
+from sora_jax.data.progress import Made, Progress
 from sora_jax.data.schema import MANIFEST_FILE, DataError, Encoding, FileEntry, Manifest
 from sora_jax.data.sources import ClipSet
 
 # Not compressed: latents give way by a fifth and take as long to unpack as all the rest of reading.
 WRITER_OPTIONS = "group_size:1,uncompressed"
-PROGRESS = "progress-*.json"
 
 Moments = tuple[Sequence[np.ndarray], Sequence[np.ndarray]]  # mean, log-variance of each row
 # Starts on the pixels of this process's rows, and gives what waits for the result.
@@ -68,11 +70,9 @@ class LatentSet:
         """
         self._clips, self._directory, self._encoding = clips, directory, encoding
         self._work = work
-        self._done: dict[str, FileEntry] = {}
-        self._label = {
-            "encoding": dataclasses.asdict(encoding),
-            "stripes": [dataclasses.asdict(each.stripes) for each in work],
-        }
+        self._done: dict[str, Made] = {}
+        stripes = [dataclasses.asdict(each.stripes) for each in work]
+        self._progress = Progress(directory, encoding, stripes)
         self.is_finished = (directory / MANIFEST_FILE).exists()
         if self.is_finished:
             found = Manifest.load(directory).latents
@@ -83,22 +83,17 @@ class LatentSet:
                 )
             return
         directory.mkdir(parents=True, exist_ok=True)
-        if any(directory.iterdir()) and not any(directory.glob(PROGRESS)):
+        if any(directory.iterdir()) and not self._progress.exists():
             raise DataError(f"{directory} is not empty: remove it or choose another --output")
 
     def missing(self) -> list[Part]:
         """Pieces of which a shard is not listed, or not there any more, in the order they are made.
 
-        Every process must ask before any begins to write. What is not there any more is struck from
-        every list, also of processes that this job does not have: another process may make it
-        again, to other bits, and a hash of what is gone must not stand beside the new one.
+        Every process must ask before any begins to write: shards that are gone are struck from the
+        lists here.
         """
-        for path in self._directory.glob(PROGRESS):
-            listed = self._entries(path)
-            there = [entry for entry in listed if self._is_there(entry)]
-            if len(there) < len(listed):
-                self._save(path, there)
-        self._done = self._listed()
+        self._progress.strike()
+        self._done = self._progress.listed()
         return [
             (number, piece)
             for number, work in enumerate(self._work)
@@ -113,10 +108,11 @@ class LatentSet:
         another number of devices, the last bits may differ from those that are hashed.
 
         Raises:
-            DataError: a clip cannot be read, or the disk is full.
+            DataError: too many records are bad, a shard cannot be read, or the disk is full.
         """
-        entries = list(self._listed((process,)).values())
-        self._save(self._progress(process), entries)
+        made = list(self._progress.listed(process).values())
+        self._progress.keep(process, made)
+        bad = _left_out(self._done.values())
         work = [self._work[number] for number, _ in missing]
         pieces = [(each.stripes, piece) for each, (_, piece) in zip(work, missing, strict=True)]
         once = Once(self._clips, pieces, [each.reads for each in work])
@@ -130,90 +126,74 @@ class LatentSet:
                 if shards is None:
                     files = self._lacking(stripes, piece, each.writes)
                     shards = _Shards(self._directory, files, serialize, embed)
-                shards.add(each.reads, batch.records, moments)
+                for record in shards.add(each.reads, batch.records, moments):
+                    print(f"encode: {record.error}; it is left out", flush=True)
+                    bad += 1
+                    self._allow(bad)
                 if batch.is_last:
-                    entries += shards.close()
-                    self._save(self._progress(process), entries)
+                    made += shards.close()
+                    self._progress.keep(process, made)
                     shards = None
+
+    def check(self) -> None:
+        """Raises DataError if too many records are left out of what is finished."""
+        self._allow(_left_out(self._progress.listed().values()))
 
     def finish(self) -> Manifest:
         """Writes the manifest, once all processes are done; for one of them.
 
         Raises:
-            DataError: a shard is missing.
+            DataError: a shard is missing, or too many records are bad.
         """
-        done, clips = self._listed(), self._clips.manifest
-        shards = {}
+        self.check()
+        done, clips = self._progress.listed(), self._clips.manifest
+        shards, ledger = {}, Ledger()
         for work in self._work:
-            pieces = range(work.stripes.pieces)
+            name, pieces = work.stripes.bucket.name, range(work.stripes.pieces)
             named = sorted(shard for piece in pieces for shard in _shards(work.stripes, piece))
             lacking = [file for _, file in named if file not in done]
             if lacking:
                 raise DataError(f"{self._directory} lacks {lacking[0]}: start the job again")
-            shards[work.stripes.bucket.name] = tuple(done[file] for _, file in named)
+            shards[name] = tuple(done[file].entry for _, file in named)
+            for bad in (bad for _, file in named for bad in done[file].left_out):
+                ledger.dropped(f"record {bad.index} of {name}", "bad record", bad.clip_id)
         for file in (clips.tokenizer.file, clips.ledger.file):
             shutil.copyfile(self._clips.directory / file, self._directory / file)
-        manifest = dataclasses.replace(clips, shards=shards, latents=self._encoding)
+        ledger.save(self._directory / clips.ledger.file, after=True)
+        manifest = dataclasses.replace(
+            clips,
+            shards=shards,
+            ledger=FileEntry.of(self._directory, clips.ledger.file),
+            ledger_counts=_sum(clips.ledger_counts, ledger.counts()),
+            latents=self._encoding,
+        )
         manifest.save(self._directory)
-        for path in self._directory.glob(PROGRESS):
-            path.unlink()
+        self._progress.remove()
         return manifest
 
-    def _lacking(
-        self, stripes: Stripes, piece: int, rows: Sequence[int]
-    ) -> dict[int, tuple[str, int]]:
-        """File and records of the shards of these rows that are not there."""
-        files = {
-            row: (_file(stripes, row, piece), len(stripes.indices(row, piece))) for row in rows
-        }
-        return {row: (f, n) for row, (f, n) in files.items() if n and f not in self._done}
-
-    def _listed(self, processes: Iterable[int] | None = None) -> dict[str, FileEntry]:
-        """Finished shards that are on the disk, by file; of all processes, or of these.
-
-        Raises:
-            DataError: they are of another job.
-        """
-        paths = (
-            self._directory.glob(PROGRESS)
-            if processes is None
-            else filter(Path.exists, map(self._progress, processes))
-        )
-        entries = (entry for path in paths for entry in self._entries(path))
-        return {entry.file: entry for entry in entries if self._is_there(entry)}
-
-    def _is_there(self, entry: FileEntry) -> bool:
-        try:
-            entry.check(self._directory, contents=False)
-        except DataError:
-            return False  # then it is made again
-        return True
-
-    def _entries(self, path: Path) -> list[FileEntry]:
-        """What a list of finished shards holds.
-
-        Raises:
-            DataError: they are of another job.
-        """
-        content = json.loads(path.read_text())
-        if content["job"] != self._label:
-            there = Encoding(**content["job"]["encoding"])
+    def _allow(self, bad: int) -> None:
+        """Raises DataError where so many are too many: a count of all that were found so far, so
+        that a job of any number of processes stops, at some time, or none does."""
+        records = sum(work.stripes.records for work in self._work)
+        if bad > most_bad(records) or bad == records:
             raise DataError(
-                f"{self._directory} holds an unfinished set of {there}, this job makes "
-                f"{self._encoding} in other shards or of other models: remove it or choose "
-                "another --output"
+                f"{bad} of {records} records of {self._clips.directory} cannot be used, too many "
+                "to leave out: find damaged files with 'sora data verify', build the set again, "
+                "and encode that to another --output"
             )
-        return [FileEntry(**fields) for fields in content["shards"]]
 
-    def _save(self, path: Path, entries: Sequence[FileEntry]) -> None:
-        # Several processes may strike the same from one list at once.
-        partial = path.with_suffix(f".partial-{uuid.uuid4().hex}")
-        shards = [dataclasses.asdict(entry) for entry in entries]
-        partial.write_text(json.dumps({"job": self._label, "shards": shards}))
-        os.replace(partial, path)
+    def _lacking(self, stripes: Stripes, piece: int, rows: Sequence[int]) -> dict[int, str]:
+        """Files of the shards of these rows that are not there."""
+        files = {row: _file(stripes, row, piece) for row in rows if stripes.indices(row, piece)}
+        return {row: file for row, file in files.items() if file not in self._done}
 
-    def _progress(self, process: int) -> Path:
-        return self._directory / PROGRESS.replace("*", f"{process:05d}")
+
+def _left_out(shards: Iterable[Made]) -> int:
+    return sum(len(made.left_out) for made in shards)
+
+
+def _sum(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted((collections.Counter(one) + collections.Counter(other)).items()))
 
 
 def _shards(stripes: Stripes, piece: int) -> list[tuple[int, str]]:
@@ -249,45 +229,53 @@ class _Shards:
     def __init__(
         self,
         directory: Path,
-        files: Mapping[int, tuple[str, int]],
+        files: Mapping[int, str],
         serialize: Callable[[dict[str, Any]], bytes],
         embed: TextEmbedder | None,
     ) -> None:
-        """`files`: name and records of the shard of each row."""
+        """`files`: name of the shard of each row."""
         from array_record.python.array_record_module import ArrayRecordWriter
 
         self._directory, self._files = directory, files
         self._serialize, self._embed = serialize, embed
         self._writers: dict[int, Any] = {
             row: ArrayRecordWriter(str(self._partial(file)), WRITER_OPTIONS)
-            for row, (file, _) in self._files.items()
+            for row, file in self._files.items()
         }
+        self._records = dict.fromkeys(files, 0)
+        self._left_out: dict[int, list[BadRecord]] = {row: [] for row in files}
 
-    def add(self, rows: Sequence[int], records: Sequence[Any], moments: Moments) -> None:
-        """Writes those of a batch's rows that have a record and are this process's to write."""
-        means, log_variances = moments
-        kept = [
-            (row, LatentRecord(**_description(record), mean=mean, log_variance=log_variance))
-            for row, record, mean, log_variance in zip(
-                rows, records, means, log_variances, strict=True
-            )
-            if record is not None and row in self._writers
-        ]
-        texts = self._embed([record.caption for _, record in kept]) if self._embed else ()
+    def add(self, rows: Sequence[int], records: Sequence[Any], moments: Moments) -> list[BadRecord]:
+        """Writes those of a batch's rows that have a record and are this process's to write.
+        Returns bad ones among these."""
+        bad, kept = [], []
+        for row, record, mean, log_variance in zip(rows, records, *moments, strict=True):
+            if row not in self._writers or record is None:
+                continue
+            if isinstance(record, BadRecord):
+                self._left_out[row].append(record)
+                bad.append(record)
+                continue
+            fields = _description(record)
+            kept.append((row, LatentRecord(**fields, mean=mean, log_variance=log_variance)))
+        texts = self._embed([record.caption for _, record in kept]) if self._embed and kept else ()
         for place, (row, record) in enumerate(kept):
             fields = dict(vars(record))
             if self._embed:
                 fields["text"] = np.asarray(texts[place], BFLOAT16)
             self._writers[row].write(self._serialize(fields))
+            self._records[row] += 1
+        return bad
 
-    def close(self) -> list[FileEntry]:
+    def close(self) -> list[Made]:
         """Finishes the shards, and only now gives them their names."""
-        entries = []
-        for row, (file, records) in self._files.items():
+        made = []
+        for row, file in self._files.items():
             self._writers[row].close()
             os.replace(self._partial(file), self._directory / file)
-            entries.append(FileEntry.of(self._directory, file, records))
-        return entries
+            entry = FileEntry.of(self._directory, file, self._records[row])
+            made.append(Made(entry, tuple(self._left_out[row])))
+        return made
 
     def _partial(self, file: str) -> Path:
         return self._directory / f"{file}.partial"

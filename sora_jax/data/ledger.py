@@ -43,7 +43,8 @@ class Ledger:
                 counts["emitted: changed"] += 1
         return dict(sorted(counts.items()))
 
-    def save(self, path: Path) -> None:
-        with path.open("w", encoding="utf-8") as file:
+    def save(self, path: Path, *, after: bool = False) -> None:
+        """Writes the lines, or `after` those that are there."""
+        with path.open("a" if after else "w", encoding="utf-8") as file:
             for line in self.lines:
                 file.write(json.dumps(line, sort_keys=True, ensure_ascii=False) + "\n")

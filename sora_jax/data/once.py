@@ -14,9 +14,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import UInt8
 
+from sora_jax.data.bad_records import BadRecord
 from sora_jax.data.buckets import Bucket
-from sora_jax.data.schema import Record
-from sora_jax.data.sources import ClipSet
+from sora_jax.data.schema import DataError, Record
+from sora_jax.data.sources import ClipSet, ShardSource
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,12 +53,12 @@ class Stripes:
 
 @dataclasses.dataclass(frozen=True)
 class OnceBatch:
-    """This process's rows of a batch. A row without a record has come to the end of its stripe, and
-    shows black."""
+    """This process's rows of a batch. A row without a record has come to the end of its stripe; it
+    shows black, as one of a bad record does."""
 
     part: int  # which stripes and piece of those that are gone over
     is_last: bool  # of the piece
-    records: tuple[Record | None, ...]
+    records: tuple[Record | BadRecord | None, ...]
     video: UInt8[np.ndarray, "b t h w 3"]
 
 
@@ -80,17 +81,28 @@ class Once:
         return f"Once({len(self._parts)} pieces, {len(self)} batches)"
 
     def __getitem__(self, number: int) -> OnceBatch:
-        """Raises DataError if a record cannot be read or decoded."""
+        """Raises DataError if a shard cannot be read, which is no fault of its records."""
         part = bisect.bisect_right(self._ends, number)
         stripes, piece = self._parts[part]
         offset = stripes.batches(piece) - (self._ends[part] - number)
         size = stripes.bucket
         video = np.zeros((len(self._rows[part]), size.frames, size.height, size.width, 3), np.uint8)
-        records: list[Record | None] = []
+        records: list[Record | BadRecord | None] = []
         for place, row in enumerate(self._rows[part]):
             indices = stripes.indices(row, piece)
-            record = None
+            record: Record | BadRecord | None = None
             if offset < len(indices):
-                record, video[place] = self._sources[part].clip(indices[offset])
+                index, source = indices[offset], self._sources[part]
+                [found] = source.clips([index])
+                if isinstance(found, DataError):
+                    record = BadRecord(index, _clip_id(source, index), str(found))
+                else:
+                    record, video[place] = found
             records.append(record)
         return OnceBatch(part, number + 1 == self._ends[part], tuple(records), video)
+
+
+def _clip_id(source: ShardSource[Record], index: int) -> str:
+    """Of a record that may not even be one; then empty."""
+    [record] = source.records([index])
+    return "" if isinstance(record, DataError) else record.clip_id

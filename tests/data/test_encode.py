@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,12 +12,13 @@ import numpy as np
 import pytest
 
 from sora_jax.cli import data as data_command
-from sora_jax.data import inspect
+from sora_jax.data import inspect, media, sources
+from sora_jax.data.bad_records import most_bad
 from sora_jax.data.encode import BucketWork, LatentSet, TextEmbedder
 from sora_jax.data.latents import BFLOAT16, LatentRecord, latent_features
 from sora_jax.data.once import Stripes
 from sora_jax.data.pipeline import Steps
-from sora_jax.data.schema import DataError, Encoding
+from sora_jax.data.schema import DataError, Encoding, Record
 from sora_jax.data.sources import ClipSet
 
 ROWS, LENGTH = 4, 3  # of a batch; records in a shard
@@ -218,6 +220,111 @@ def test_a_shard_that_another_number_of_hosts_makes_again_has_its_new_hash(
     alone.finish()
     ClipSet(output)  # checks every hash
     assert not list(output.glob("progress-*"))
+
+
+BAD = ("1x8x8-3", "1x8x8-39", "5x8x16-0", "5x8x16-1", "5x8x16-2")  # all of a bucket
+
+
+@pytest.fixture
+def damage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Has the media of the clips of these ids fail to decode."""
+
+    def apply(*clip_ids: str) -> None:
+        def decode(record: Record) -> np.ndarray:
+            if record.clip_id in clip_ids:
+                raise ValueError("it is damaged")
+            return media.decode_record(record)
+
+        monkeypatch.setattr(sources, "decode_record", decode)
+
+    return apply
+
+
+@pytest.mark.parametrize("hosts", HOSTS)
+def test_bad_records_are_left_out_and_accounted_for(
+    clip_set: ClipSet,
+    numbers: SimpleNamespace,
+    tmp_path: Path,
+    damage: Callable[..., None],
+    hosts: Sequence[Sequence[int]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    damage(*BAD)
+    made = encode(clip_set, numbers.config, tmp_path / "set", hosts)
+    told = capsys.readouterr().out.splitlines()
+    assert sorted(line.split()[2] for line in told) == sorted(BAD)
+    assert all(line.endswith("it is damaged; it is left out") for line in told)
+    for bucket, size in zip(numbers.config.buckets, numbers.sizes, strict=True):
+        ids = [f"{bucket.name}-{n}" for n in range(size) if f"{bucket.name}-{n}" not in BAD]
+        source = made.source(bucket)
+        assert [source[index].clip_id for index in range(len(source))] == ids
+        assert made.manifest.records(bucket.name) == len(ids)
+    ledger = (tmp_path / "set" / "ledger.jsonl").read_text().splitlines()
+    assert ledger[: -len(BAD)] == (clip_set.directory / "ledger.jsonl").read_text().splitlines()
+    assert json.loads(ledger[-4]) == {
+        "source": "record 39 of 1x8x8",
+        "outcome": "dropped",
+        "reason": "bad record",
+        "detail": "1x8x8-39",
+    }
+    counts = dict(made.manifest.ledger_counts)
+    assert counts.pop("dropped") == counts.pop("dropped: bad record") == len(BAD)
+    assert counts == clip_set.manifest.ledger_counts
+    again = encode(clip_set, numbers.config, tmp_path / "again")
+    assert hashes(again.directory) == hashes(made.directory)
+
+
+def test_bad_records_stay_left_out_where_a_job_goes_on(
+    clip_set: ClipSet, numbers: SimpleNamespace, tmp_path: Path, damage: Callable[..., None]
+) -> None:
+    damage(*BAD)
+    expected = encode(clip_set, numbers.config, tmp_path / "expected")
+    for stop_after in (2, 5, 13):
+        output = tmp_path / str(stop_after)
+        stopped = job(clip_set, numbers.config, output, [0, 1, 2, 3], stop_after=stop_after)
+        with pytest.raises(Stop):
+            stopped.write(stopped.missing(), 0, None)
+        encode(clip_set, numbers.config, output, ([0, 1], [2, 3]))
+        assert hashes(output) == hashes(expected.directory)
+
+
+def test_a_record_that_is_none_is_left_out_without_a_name(
+    clip_set: ClipSet, numbers: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def parse(stored: bytes) -> Record:
+        if b"5x8x8-7" in stored:
+            raise ValueError("not a record")
+        return parsed(stored)
+
+    parsed = Record.parse
+    monkeypatch.setattr(Record, "parse", parse)
+    made = encode(clip_set, numbers.config, tmp_path / "set")
+    assert made.manifest.records("5x8x8") == 20
+    line = json.loads((tmp_path / "set" / "ledger.jsonl").read_text().splitlines()[-1])
+    assert line == {"source": "record 7 of 5x8x8", "outcome": "dropped", "reason": "bad record"}
+
+
+@pytest.mark.parametrize("hosts", HOSTS)
+def test_too_many_bad_records_stop_a_job_of_any_number_of_hosts(
+    clip_set: ClipSet,
+    numbers: SimpleNamespace,
+    tmp_path: Path,
+    damage: Callable[..., None],
+    hosts: Sequence[Sequence[int]],
+) -> None:
+    ids = [f"1x8x8-{number}" for number in range(0, 40, 4)]
+    damage(*ids)
+    assert encode(clip_set, numbers.config, tmp_path / "set", hosts).manifest.records("1x8x8") == 30
+    damage(*ids, "9x16x8-8")
+    sentence = "^11 of 73 records of .* cannot be used, too many to leave out: find damaged files"
+    with pytest.raises(DataError, match=sentence):
+        encode(clip_set, numbers.config, tmp_path / "more", hosts)
+    if len(hosts) > 1:  # each has found fewer; together they know
+        found = job(clip_set, numbers.config, tmp_path / "more", hosts[1])
+        with pytest.raises(DataError, match=sentence):
+            found.check()
+    assert not (tmp_path / "more" / "manifest.json").exists()
+    assert [most_bad(records) for records in (1, 73, 1000, 5000)] == [10, 10, 10, 50]
 
 
 def test_what_else_is_in_the_directory_is_refused(

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+import shutil
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -73,33 +75,37 @@ def file_entries(
     """The manifest's entries for shards, hashed where there are workers.
 
     Args:
-        directory: where a scratch file may lie for so long.
+        directory: where scratch files may lie for so long; all workers see it.
         shards: records of every shard, by set and bucket.
         options: of Beam.
     """
-    listed = [
-        (str(path.parent), path.name, records)
-        for paths in shards.values()
-        for path, records in paths.items()
-    ]
+    listed = [(path, records) for paths in shards.values() for path, records in paths.items()]
     scratch = directory / "hashes"
+    scratch.mkdir()
     with beam.Pipeline(options=options) as pipeline:
         _ = (
             pipeline
-            | beam.Create(listed)
+            | beam.Create(
+                [
+                    (str(scratch / str(n)), str(path), count)
+                    for n, (path, count) in enumerate(listed)
+                ]
+            )
             | beam.Reshuffle()
-            | beam.MapTuple(_entry)
-            | beam.io.WriteToText(str(scratch), file_name_suffix=".jsonl")
+            | beam.MapTuple(_hash)
         )
-    entries: dict[Path, FileEntry] = {}
-    for file in directory.glob("hashes*.jsonl"):
-        for line in file.read_text().splitlines():
-            found = json.loads(line)
-            entries[Path(found["directory"]) / found["entry"]["file"]] = FileEntry(**found["entry"])
-        file.unlink()
+    entries = {
+        path: FileEntry(**json.loads((scratch / str(number)).read_text()))
+        for number, (path, _) in enumerate(listed)
+    }
+    shutil.rmtree(scratch)
     return {target: tuple(entries[path] for path in paths) for target, paths in shards.items()}
 
 
-def _entry(directory: str, file: str, records: int) -> str:
-    entry = FileEntry.of(Path(directory), file, records)
-    return json.dumps({"directory": directory, "entry": dataclasses.asdict(entry)})
+def _hash(scratch: str, shard: str, records: int) -> None:
+    """Writes a shard's entry to a file of its own; Beam's sinks take longer than the hash."""
+    path, place = Path(shard), Path(scratch)
+    entry = FileEntry.of(path.parent, path.name, records)
+    partial = place.with_suffix(f".{uuid.uuid4().hex}")  # a bundle may run twice at once
+    partial.write_text(json.dumps(dataclasses.asdict(entry)))
+    os.replace(partial, place)

@@ -21,8 +21,8 @@ from sora_jax.data.sources import ClipSet
 from sora_jax.eval.evaluator import Evaluation, evaluate_examples, evaluate_world
 from sora_jax.eval.examples import longest, set_examples
 from sora_jax.eval.report import read_curves, table_text, write_report
+from sora_jax.files import write_json
 from sora_jax.networks import LoadedRun, load_run, make_sampler
-from sora_jax.sample.video_io import write_json
 from sora_jax.train.executables import keep_on_disk
 
 FLAGS = flags.FlagValues()

@@ -1,6 +1,5 @@
 """The scores of a run as tables, and as one self-contained page with playing videos."""
 
-import base64
 import dataclasses
 import html
 import io
@@ -14,49 +13,13 @@ from jaxtyping import UInt8
 
 from sora_jax.data.media import encode_png
 from sora_jax.eval.evaluator import Evaluation, Exhibit
-from sora_jax.sample.video_io import enlarged, playable_mp4, write_file
+from sora_jax.files import write_file
+from sora_jax.page import SHOWN_HEIGHT, Table, data_url, facts_html, page_html, table_html
+from sora_jax.sample.video_io import enlarged, playable_mp4
 
 Metrics = Mapping[str, float]
 Curve = tuple[list[int], list[float]]  # steps and values
 
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><style>
-body {{ font: 15px/1.5 system-ui, sans-serif; color: #1c2430; background: #fff;
-  max-width: 1080px; margin: 0 auto; padding: 32px 24px 64px; }}
-h1 {{ font-size: 26px; margin: 0 0 4px; }}
-h2 {{ font-size: 19px; margin: 44px 0 6px; border-top: 1px solid #dde2e9; padding-top: 20px; }}
-p {{ margin: 4px 0 14px; color: #4d5866; max-width: 760px; }}
-.figures {{ display: flex; flex-wrap: wrap; gap: 12px; margin: 20px 0 0; }}
-.figure {{ border: 1px solid #dde2e9; border-radius: 8px; padding: 10px 16px; min-width: 128px; }}
-.figure b {{ display: block; font-size: 24px; line-height: 1.3; }}
-.figure span {{ color: #4d5866; font-size: 13px; display: block; }}
-.figure small {{ color: #7a8594; }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 8px 0 18px; }}
-th, td {{ text-align: right; padding: 5px 14px; border-bottom: 1px solid #e8ecf1; }}
-td {{ white-space: nowrap; }} th {{ max-width: 130px; }}
-th:first-child, td:first-child {{ text-align: left; padding-left: 0; }}
-th {{ font-weight: 600; font-size: 13px; color: #4d5866; vertical-align: bottom; }}
-td small {{ color: #7a8594; }}
-.clips {{ display: flex; flex-wrap: wrap; gap: 22px 26px; }}
-figure {{ margin: 0; }}
-figure video, figure img {{ display: block; height: {height}px; }}
-figcaption {{ font-size: 13px; line-height: 1.35; margin-top: 6px; color: #1c2430; }}
-.labels {{ display: flex; font-size: 12px; color: #7a8594; margin-bottom: 3px; }}
-.labels span {{ flex: 1; }}
-.curves svg {{ max-width: 100%; height: auto; }}
-dl {{ display: grid; grid-template-columns: max-content 1fr; gap: 4px 18px; font-size: 14px; }}
-dt {{ color: #4d5866; }} dd {{ margin: 0; overflow-wrap: anywhere; }}
-code {{ font: 13px ui-monospace, monospace; }}
-</style></head><body>
-<h1>{title}</h1>
-<p>{summary}</p>
-{body}
-</body></html>
-"""
-
-SHOWN_HEIGHT = 112  # pixels of a clip on the page
 READ_BACK = (
     "Generated clips are read back to objects and compared with their captions; what cannot be "
     "read counts as wrong. In parentheses: 95 % intervals over clips."
@@ -133,15 +96,6 @@ PAIRS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """Rows of text; the first cell of each is its name."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
 def tables(metrics: Metrics) -> list[Table]:
     """The scores in order, each beside what bounds it."""
     found = [_caption_table(metrics, name) for name in ("text_to_video", "text_to_image")]
@@ -175,16 +129,11 @@ def _number(name: str, value: float) -> str:
 
 def table_text(metrics: Metrics) -> str:
     """All tables for a terminal."""
-    lines = []
+    texts = []
     for table in tables(metrics):
-        short = [cell.partition(":")[0] for cell in table.header]
-        rows = [tuple(short), *table.rows]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(short))]
-        lines.append(f"\n{table.title}")
-        for row in rows:
-            cells = [c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)]
-            lines.append("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
-    return "\n".join(lines)
+        short = tuple(cell.partition(":")[0] for cell in table.header)
+        texts.append(f"\n{table.title}\n{dataclasses.replace(table, header=short).text()}")
+    return "\n".join(texts)
 
 
 def read_curves(path: Path) -> dict[str, Curve]:
@@ -220,22 +169,20 @@ def write_report(
         UserError: the file cannot be written.
     """
     metrics = evaluation.metrics
-    parts = [_headlines(metrics), *map(_table_html, tables(metrics))]
+    parts = [_headlines(metrics), *map(_scores_html, tables(metrics))]
     for name, (heading, line) in SECTIONS.items():
         if name in evaluation.exhibits:
             clips = "\n".join(map(_exhibit_html, evaluation.exhibits[name]))
             parts.append(f"<h2>{heading}</h2><p>{line}</p><div class='clips'>{clips}</div>")
     if curves:
         parts.append(f"<h2>Training</h2><div class='curves'>{_curves_svg(curves)}</div>")
-    lines = (
-        f"<dt>{html.escape(k)}</dt><dd><code>{html.escape(v)}</code></dd>"
-        for k, v in made_by.items()
-    )
-    parts.append(f"<h2>How it was made</h2><dl>{''.join(lines)}</dl>")
+    parts.append(facts_html("How it was made", list(made_by.items())))
     summary = READ_BACK if "text_to_video" in evaluation.exhibits else ""
-    body = "\n".join(parts)
-    page = PAGE.format(title=html.escape(title), summary=summary, body=body, height=SHOWN_HEIGHT)
-    write_file(path, page.encode())
+    write_file(path, page_html(title, summary, parts))
+
+
+def _scores_html(table: Table) -> str:
+    return table_html(dataclasses.replace(table, title=f"{table.title}: scores"))
 
 
 def _headlines(metrics: Metrics) -> str:
@@ -248,27 +195,15 @@ def _headlines(metrics: Metrics) -> str:
     return f"<div class='figures'>{''.join(cards)}</div>"
 
 
-def _table_html(table: Table) -> str:
-    def cell(text: str) -> str:
-        value, bracket, interval = html.escape(text).partition(" (")
-        return f"{value} <small>({interval}</small>" if bracket else value
-
-    head = "".join(f"<th>{html.escape(text)}</th>" for text in table.header)
-    rows = "".join(
-        f"<tr>{''.join(f'<td>{cell(text)}</td>' for text in row)}</tr>" for row in table.rows
-    )
-    return f"<h2>{table.title}: scores</h2><table><tr>{head}</tr>{rows}</table>"
-
-
 def _exhibit_html(exhibit: Exhibit) -> str:
     """The clips of a line side by side as one video, so that they stay in step."""
     video = _side_by_side(list(exhibit.clips.values()))
     shown = round(video.shape[2] * SHOWN_HEIGHT / video.shape[1])
     if len(video) == 1:
-        source = _data_url("image/png", encode_png(enlarged(video)[0]))
+        source = data_url("image/png", encode_png(enlarged(video)[0]))
         media = f"<img src='{source}' alt=''>"
     else:
-        source = _data_url("video/mp4", playable_mp4(video, exhibit.fps))
+        source = data_url("video/mp4", playable_mp4(video, exhibit.fps))
         media = f"<video autoplay loop muted playsinline src='{source}'></video>"
     labels = "".join(f"<span>{html.escape(label)}</span>" for label in exhibit.clips)
     labels = f"<div class='labels' style='width:{shown}px'>{labels}</div>"
@@ -288,10 +223,6 @@ def _side_by_side(clips: Sequence[UInt8[np.ndarray, "t h w 3"]]) -> UInt8[np.nda
         shown = np.minimum(np.arange(frames), len(clip) - 1)
         parts += [clip[shown], line]
     return np.concatenate(parts[:-1], axis=2)
-
-
-def _data_url(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _curves_svg(curves: Mapping[str, Mapping[str, Curve]]) -> str:

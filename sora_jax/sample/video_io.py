@@ -5,9 +5,7 @@ full, never meets half of one.
 """
 
 import io
-import json
 import math
-import os
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -18,7 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from sora_jax.data.media import av_rate, encode_png
-from sora_jax.errors import UserError
+from sora_jax.files import write_file, write_json
 from sora_jax.sample.generate import Sample
 
 SMALL_SIDE = 128  # pixels: clips below are shown larger, by a whole factor
@@ -27,27 +25,6 @@ SHEET_FRAMES = 6  # of a clip on a contact sheet, evenly spaced
 SHEET_HEIGHT = 96  # pixels of a frame there
 CHARACTER_WIDTH, LINE_HEIGHT, GAP = 6, 14, 8
 NAME_LENGTH = 60  # characters of a caption in a file's name
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Writes a file whole, or leaves what was there.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes JSON for people, in the given order of keys; errors as `write_file`."""
-    write_file(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def enlarged(video: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t h2 w2 3"]:

@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sora_jax.errors import UserError
 from sora_jax.sample.generate import Request, Sample
 from sora_jax.sample.video_io import (
     contact_sheet,
     enlarged,
     playable_mp4,
-    write_file,
     write_samples,
 )
 
@@ -98,21 +96,3 @@ def test_a_contact_sheet_shows_every_clip() -> None:
         rows = np.flatnonzero((sheet == colour).all(-1).any(1))
         assert len(rows) == 2 * 96  # of both clips
     assert len(np.asarray(Image.open(io.BytesIO(contact_sheet(clips[1:]))))) < len(sheet)
-
-
-def test_a_disk_that_is_full_leaves_what_was_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "metrics.json"
-    write_file(path, b"old")
-
-    def half(self: Path, content: bytes) -> int:
-        with open(self, "wb") as file:
-            file.write(content[:1])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", half)
-    with pytest.raises(UserError, match="cannot write .*metrics.json: No space left on device"):
-        write_file(path, b"new")
-    assert [file.name for file in tmp_path.iterdir()] == ["metrics.json"]
-    assert path.read_bytes() == b"old"

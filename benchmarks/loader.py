@@ -67,7 +67,8 @@ def write_set(directory: Path, records: int) -> None:
         writer = ArrayRecordWriter(str(directory / file), "group_size:1")
         for number in numbers:
             writer.write(_serialized(number, *media[number % CONTENTS]))
-            ledger.emitted(f"clip-{number}", f"clip-{number}", BUCKET.name, ())
+            name, size = f"clip-{number}", (BUCKET.frames, CONFIG.fps)
+            ledger.emitted(name, name, BUCKET.name, (), *size)
         writer.close()
         shards.append(FileEntry.of(directory, file, len(numbers)))
     captions = [f"clip number {number}" for number in range(CONTENTS)]

@@ -141,7 +141,8 @@ def _account(judged: str, config: DataConfig, validation: float) -> _Account:
     """Raises DataError if no clip goes to the training set."""
     account = _Account({TRAIN: Ledger(), VALIDATION: Ledger()}, collections.defaultdict(list), [])
     targets: set[Target] = set()
-    every = sorted(table.rows(judged, _columns()), key=lambda each: (each["name"], each["first"]))
+    names = _columns() + [table.SCORE + name for name in table.about(judged)["scores"]]
+    every = sorted(table.rows(judged, names), key=lambda each: (each["name"], each["first"]))
     for columns in every:
         row, part = Row.of(columns), part_of(columns["asset_id"], validation)
         ledger = account.ledgers[part]
@@ -158,7 +159,8 @@ def _account(judged: str, config: DataConfig, validation: float) -> _Account:
             height, width = cut.size
             bucket = f"{cut.frames}x{height}x{width}"
             clip_id = _clip_id(row, cut.start, cut.frames)
-            ledger.emitted(row.name, clip_id, bucket, cut.changes)
+            size = (cut.frames, row.fps or 1.0)
+            ledger.emitted(row.name, clip_id, bucket, cut.changes, *size, row.scores)
             account.captions[part].append((clip_id, row.caption))
             targets.add((part, bucket))
     if not account.captions[TRAIN]:

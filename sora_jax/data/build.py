@@ -76,7 +76,8 @@ def build_set(
         for clip in clips:
             bucket = writer.add(clip)
             captions.append(clip.caption)
-            ledger.emitted(clip.source or clip.clip_id, clip.clip_id, bucket, clip.changes)
+            source, size = clip.source or clip.clip_id, (len(clip.video), clip.fps)
+            ledger.emitted(source, clip.clip_id, bucket, clip.changes, *size)
         if not captions:
             reasons = [f"{v} {k}" for k, v in ledger.counts().items() if k.startswith("dropped:")]
             raise DataError(

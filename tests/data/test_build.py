@@ -73,7 +73,15 @@ def test_the_ledger_and_the_manifest_tell_everything(
     manifest = build_set([changed, long], tmp_path / "set", numbers.config, ledger)
     lines = [json.loads(line) for line in (tmp_path / "set/ledger.jsonl").read_text().splitlines()]
     assert [line["outcome"] for line in lines] == ["dropped", "emitted", "emitted", "note"]
-    assert lines[1]["reason"] == "resized to 8x8"
+    assert lines[1] == {
+        "source": "y.png",
+        "outcome": "emitted",
+        "reason": "resized to 8x8",
+        "clip": "1x8x8-1",
+        "bucket": "1x8x8",
+        "frames": 1,
+        "fps": 8.0,
+    }
     assert lines[3]["reason"] == "1 are longer than 12 tokens: cut"
     assert manifest.ledger_counts == {
         "dropped": 1,

@@ -15,6 +15,7 @@ from data_pipelines.analyse import analyse
 from data_pipelines.export import TRAIN, VALIDATION, export, part_of
 from data_pipelines.judge import judge
 from data_pipelines.rules import RULES
+from data_pipelines.scores import SCORES
 from sora_jax.data.buckets import Bucket, DataConfig, ShapeClass
 from sora_jax.data.schema import LEDGER_FILE, DataError
 from sora_jax.data.sources import ClipSet
@@ -87,6 +88,24 @@ def test_every_clip_is_in_the_set_or_in_its_ledger(sets: Path, judged: str) -> N
     }
     assert stored == {line["clip"] for line in lines if line["outcome"] == "emitted"}
     assert {line["source"] for line in lines if line["outcome"] == "dropped"} == {"broken.mp4"}
+
+
+def test_every_clip_has_the_scores_of_the_shot_that_it_is_of(sets: Path, judged: str) -> None:
+    names = [table.SCORE + score.name for score in SCORES]
+    of_sources = {row["name"]: row for row in table.rows(judged)}  # each here is one shot
+    seen = []
+    for part in (TRAIN, VALIDATION):
+        for line in map(json.loads, (sets / part / LEDGER_FILE).read_text().splitlines()):
+            if line["outcome"] == "emitted":
+                row = of_sources[line["source"]]
+                expected = {name.removeprefix(table.SCORE): row[name] for name in names}
+                assert line["scores"] == pytest.approx(expected, rel=1e-5)
+                assert f"{line['frames']}x32x48" == line["bucket"]
+                assert line["fps"] == (row["fps"] or 1.0)
+                seen.append(line["scores"]["sharpness"])
+            else:
+                assert "scores" not in line
+    assert len(set(seen)) == len([row for row in of_sources.values() if row["keep"]])
 
 
 def test_clips_of_an_asset_stay_together(sets: Path) -> None:

@@ -1,4 +1,4 @@
-"""Self-contained pages of HTML: the frame and tables, with every text escaped."""
+"""Self-contained pages of HTML: the frame, tables, and bars as SVG, with every text escaped."""
 
 import base64
 import dataclasses
@@ -33,6 +33,8 @@ figcaption {{ font-size: 13px; line-height: 1.35; margin-top: 6px; color: #1c243
 .labels {{ display: flex; font-size: 12px; color: #7a8594; margin-bottom: 3px; }}
 .labels span {{ flex: 1; }}
 .curves svg {{ max-width: 100%; height: auto; }}
+svg.bars {{ font: 12px system-ui, sans-serif; fill: #4d5866; max-width: 100%; }}
+svg.bars rect {{ fill: #2563ae; }}
 dl {{ display: grid; grid-template-columns: max-content 1fr; gap: 4px 18px; font-size: 14px; }}
 dt {{ color: #4d5866; }} dd {{ margin: 0; overflow-wrap: anywhere; }}
 code {{ font: 13px ui-monospace, monospace; }}
@@ -44,6 +46,8 @@ code {{ font: 13px ui-monospace, monospace; }}
 """
 
 SHOWN_HEIGHT = 112  # pixels of a picture or a clip on the page
+BAR_WIDTH, BAR_HEIGHT, TEXT_WIDTH = 420, 20, 130  # pixels; the width is of the longest bar
+PLOT_WIDTH, PLOT_HEIGHT, LINE = 300, 90, 18
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,3 +100,50 @@ def facts_html(title: str, facts: Sequence[tuple[str, str]]) -> str:
 def data_url(kind: str, content: bytes) -> str:
     """A file of a media type as part of the page."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def bars_svg(bars: Sequence[tuple[str, float, str]]) -> str:
+    """Horizontal bars, one under another: name, length in any unit, and the text behind it."""
+    longest = max((length for _, length, _ in bars), default=0.0) or 1.0
+    marks = []
+    for number, (name, length, text) in enumerate(bars):
+        top, width = number * BAR_HEIGHT, BAR_WIDTH * length / longest
+        base = top + BAR_HEIGHT - 6
+        marks.append(
+            f"<text x='0' y='{base}'>{html.escape(name)}</text>"
+            f"<rect x='{TEXT_WIDTH}' y='{top + 3}' width='{width:.1f}' height='{BAR_HEIGHT - 6}'/>"
+            f"<text x='{TEXT_WIDTH + width + 6:.1f}' y='{base}'>{html.escape(text)}</text>"
+        )
+    return _svg(2 * TEXT_WIDTH + BAR_WIDTH, BAR_HEIGHT * len(bars), marks)
+
+
+def histogram_svg(title: str, counts: Sequence[int], edges: Sequence[float]) -> str:
+    """Upright bars of how many fall between an edge and the next; pointing at one tells it.
+
+    Args:
+        title: plain text, above.
+        counts: of each bin.
+        edges: one more than counts, evenly spaced and rising; the outer two are written below.
+    """
+    most, width = max(max(counts), 1), PLOT_WIDTH / len(counts)
+    bottom = LINE + PLOT_HEIGHT
+    marks = [f"<text x='0' y='12'>{html.escape(title)}</text>"]
+    for number, count in enumerate(counts):
+        # A bin that is not empty is seen, however few are in it.
+        height = max(PLOT_HEIGHT * count / most, 1.0) if count else 0.0
+        told = f"{edges[number]:.4g} to {edges[number + 1]:.4g}: {count}"
+        marks.append(
+            f"<rect x='{number * width:.1f}' y='{bottom - height:.1f}' width='{width - 1:.1f}' "
+            f"height='{height:.1f}'><title>{told}</title></rect>"
+        )
+    below = bottom + LINE - 4
+    marks += [
+        f"<text x='0' y='{below}'>{edges[0]:.4g}</text>",
+        f"<text x='{PLOT_WIDTH}' y='{below}' text-anchor='end'>{edges[-1]:.4g}</text>",
+    ]
+    return _svg(PLOT_WIDTH, bottom + LINE, marks)
+
+
+def _svg(width: int, height: int, marks: Sequence[str]) -> str:
+    size = f"width='{width}' height='{height}' viewBox='0 0 {width} {height}'"
+    return f"<svg class='bars' role='img' {size}>{''.join(marks)}</svg>"

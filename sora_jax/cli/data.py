@@ -3,13 +3,15 @@
     sora data build --input DIR --output SET --experiment NAME    media with .txt or .json captions
     sora data build --world N --output SET --experiment NAME      N clips of the procedural world
     sora data verify SET                                          compare every file with its hash
-    sora data inspect SET                                         table of buckets, contact sheet
+    sora data inspect SET                                         counts, hours, scores, clips
     sora data schedule --experiment NAME                          padding and cost, by shape class
 
 A set holds the sizes that the experiment's buckets name; ledger.jsonl in it accounts for every
-input: emitted, resized, or dropped and why. `schedule` needs no set: of each period of the
-curriculum it prints the classes' share of the batches, their rows and tokens, the share of tokens
-that are padding, and the training FLOPs of a batch beside the mean.
+input: emitted, resized, or dropped and why. `inspect` prints what is in a set and writes it as one
+page with a contact sheet beside it, SET-contact-sheet.html and .png or as --output says.
+`schedule` needs no set: of each period of the curriculum it prints the classes' share of the
+batches, their rows and tokens, the share of tokens that are padding, and the training FLOPs of a
+batch beside the mean.
 """
 
 import sys
@@ -27,6 +29,7 @@ from sora_jax.data.folder import folder_clips
 from sora_jax.data.ledger import Ledger
 from sora_jax.data.schema import LEDGER_FILE, Manifest
 from sora_jax.data.sources import ClipSet
+from sora_jax.data.summary import summarise, summary_text
 from sora_jax.data_report import report_text, schedule_report
 from sora_jax.errors import ConfigError
 from sora_jax.world.scene import WorldConfig
@@ -40,7 +43,7 @@ WORLD = flags.DEFINE_integer(
     "world", None, "instead of --input: how many clips of the world", flag_values=FLAGS
 )
 OUTPUT = flags.DEFINE_string(
-    "output", None, "the new set, or the contact sheet of inspect", flag_values=FLAGS
+    "output", None, "the new set; of inspect the sheet, .png, or the page, .html", flag_values=FLAGS
 )
 EXPERIMENT = flags.DEFINE_string(
     "experiment", None, "experiment that the set, or the schedule, is for", flag_values=FLAGS
@@ -62,13 +65,7 @@ def main(argv: Sequence[str]) -> None:
             clips.verify()
             print(f"{directory}: {len(clips.manifest.files())} files are as the manifest says")
         case ["inspect", directory]:
-            clips = ClipSet(directory)
-            print(inspect.table(clips))
-            if clips.manifest.latents is not None:
-                return  # without the autoencoder there is nothing to show
-            sheet = Path(OUTPUT.value or f"{directory.rstrip('/')}-contact-sheet.png")
-            inspect.contact_sheet(clips, sheet)
-            print(f"contact sheet: {sheet}")
+            _inspect(directory)
         case ["schedule"]:
             if EXPERIMENT.value is None:
                 raise ConfigError("sora data schedule needs --experiment")
@@ -78,6 +75,21 @@ def main(argv: Sequence[str]) -> None:
                 f"'sora data {' '.join(words)}' is not understood: "
                 "give build, verify DIRECTORY, inspect DIRECTORY or schedule"
             )
+
+
+def _inspect(directory: str) -> None:
+    sheet = Path(OUTPUT.value or f"{directory.rstrip('/')}-contact-sheet.png")
+    if sheet.suffix not in (".png", ".html"):
+        raise ConfigError(f"--output {sheet}: inspect writes .png and .html, so end it in one")
+    clips = ClipSet(directory)
+    summary = summarise(clips)
+    print(summary_text(clips, summary))
+    shown = inspect.shown_clips(clips)
+    if shown:  # without the autoencoder there is nothing to show of latents
+        inspect.write_sheet(sheet.with_suffix(".png"), shown, summary)
+        print(f"contact sheet: {sheet.with_suffix('.png')}")
+    inspect.write_page(sheet.with_suffix(".html"), clips, shown, summary)
+    print(f"page: {sheet.with_suffix('.html')}")
 
 
 def _build() -> None:

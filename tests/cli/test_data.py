@@ -52,6 +52,14 @@ def test_a_set_of_the_world_is_built_verified_and_shown(experiment: Path, tmp_pa
     inspected = sora_data("inspect", output, "--output", tmp_path / "sheet.png")
     assert inspected.returncode == 0, inspected.stderr
     assert Image.open(tmp_path / "sheet.png").height > 300
+    page = tmp_path / "sheet.html"
+    assert inspected.stdout.endswith(f"contact sheet: {tmp_path}/sheet.png\npage: {page}\n")
+    assert page.read_text().startswith("<!doctype html>")
+    # Six clips of five frames at 8 a second.
+    assert "all 8 100.0% 0.0010" in " ".join(inspected.stdout.split())
+    wrong = sora_data("inspect", output, "--output", tmp_path / "sheet.jpg")
+    assert wrong.returncode == 2
+    assert wrong.stderr.endswith("sheet.jpg: inspect writes .png and .html, so end it in one\n")
 
     shard = output / "sora-5x16x32.array_record-00000"
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")

@@ -3,7 +3,6 @@
 import base64
 import io
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 from sora_jax.errors import UserError
 from sora_jax.eval.evaluator import Evaluation, Exhibit
 from sora_jax.eval.report import read_curves, table_text, tables, write_report
+from tests.pages import Tags
 
 METRICS = {
     "text_to_video/colour_accuracy": 0.96875,
@@ -42,28 +42,6 @@ def page(path: Path, **changes: object) -> str:
     }
     write_report(path, Evaluation(METRICS, exhibits), **(arguments | changes))
     return path.read_text()
-
-
-class Tags(HTMLParser):
-    """Fails on a tag that is closed before it is opened, or never."""
-
-    void = ("meta", "img", "br")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.sources: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
-        if tag not in self.void:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        pass
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
 
 
 def test_the_page_is_whole_and_needs_no_other_file(tmp_path: Path) -> None:

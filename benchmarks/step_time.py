@@ -35,7 +35,7 @@ from sora_jax.models.text import TextConfig
 from sora_jax.networks import make_generator
 from sora_jax.nn.attention import AttentionConfig
 from sora_jax.programs import abstract_batch, step_of
-from sora_jax.scaling.flops import Row, train_flops
+from sora_jax.scaling.flops import train_flops
 from sora_jax.sharding.mesh import MeshConfig, make_mesh
 from sora_jax.sharding.rules import replicated
 from sora_jax.train.compiler_options import compile_here
@@ -111,12 +111,7 @@ def our_step(case: Case, backend: str, tiny: bool) -> tuple[Callable[[], None], 
         nonlocal state
         state, _ = jax.block_until_ready(compiled(state, batch, key))
 
-    row = Row(
-        case.tokens,
-        experiment.vae.channels,
-        experiment.data.text_length,
-        experiment.text.width,
-    )
+    row = experiment.flops_row(shape_class)
     device = jax.devices()[0]
     return step, {
         "device": device.device_kind,
@@ -141,7 +136,7 @@ def filled(batch: LatentBatch, case: Case) -> LatentBatch:
         jax.tree.map(fill, batch),
         coordinates=jnp.broadcast_to(coordinates, batch.coordinates.shape),
         frames=jnp.broadcast_to(jnp.arange(case.tokens) // case.side**2, batch.frames.shape),
-        example_id=jnp.arange(len(batch.example_id)),
+        example_id=jnp.arange(len(batch.example_id))[:, None],
     )
     return jax.tree.map(
         lambda array, like: jax.device_put(array.astype(like.dtype), like.sharding), arrays, batch

@@ -97,7 +97,7 @@ def dit_run(experiment: Experiment, clips: ClipSet, directory: Path) -> Run:
         Steps,
         clips,
         experiment.data,
-        [shape_class.rows for shape_class in classes],
+        experiment.batch_clips(),
         experiment.seed,
         [rows_sharding(mesh_for_rows(mesh, shape_class.context)) for shape_class in classes],
         filled,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from sora_jax.data.buckets import ShapeClass, weights_by_period
 from sora_jax.data.schedule import Schedule
 from sora_jax.experiment import Experiment
-from sora_jax.scaling.flops import Row, train_flops
+from sora_jax.scaling.flops import train_flops
 
 HEADINGS = ("class", "batches", "rows", "tokens/row", "padding", "tokens/batch", "cost")
 
@@ -81,14 +81,15 @@ def _period(experiment: Experiment, start_step: int, shares: Sequence[float]) ->
         if not own:
             continue
         share = sum(share for _, share in own)
-        trained = sum(share * experiment.tokens(bucket) for bucket, share in own) / share
+        sizes = [(experiment.tokens(bucket), share) for bucket, share in own]
+        held = sum(share * n * shape_class.clips_in_row(n) for n, share in sizes) / share
         lines.append(
             Line(
                 name=f"{shape_class.rows}x{shape_class.tokens}",
                 share=share,
                 rows=shape_class.rows,
                 tokens=shape_class.rows * shape_class.tokens,
-                padding=shape_class.rows * (shape_class.tokens - trained),
+                padding=shape_class.rows * (shape_class.tokens - held),
                 cost=_cost(experiment, shape_class),
             )
         )
@@ -102,12 +103,7 @@ def _period(experiment: Experiment, start_step: int, shares: Sequence[float]) ->
 
 def _cost(experiment: Experiment, shape_class: ShapeClass) -> int:
     """Training FLOPs of a batch, of the transformer and of the text encoder trained with it."""
-    row = Row(
-        shape_class.tokens,
-        experiment.vae.channels,
-        experiment.data.text_length,
-        experiment.text.width,
-    )
+    row = experiment.flops_row(shape_class)
     return shape_class.rows * train_flops(experiment.dit, row, experiment.text)
 
 

@@ -21,6 +21,7 @@ from sora_jax.models.text import TextConfig
 from sora_jax.models.vae import VAEConfig
 from sora_jax.nn.attention import AttentionConfig
 from sora_jax.sample.generate import SamplingConfig
+from sora_jax.scaling.flops import Row
 from sora_jax.sharding.mesh import MeshConfig, sharing_a_row
 from sora_jax.train.loop import TrainConfig
 from sora_jax.train.vae_losses import VAELossConfig
@@ -150,6 +151,28 @@ class Experiment:
     def classes(self) -> tuple[ShapeClass, ...]:
         """Shape class of each bucket."""
         return bucket_classes(self.data, self.tokens)
+
+    def clips_in_row(self, bucket: int) -> int:
+        """Clips of a bucket, by its index, that share a row of its shape class."""
+        return self.classes()[bucket].clips_in_row(self.tokens(self.data.buckets[bucket]))
+
+    def batch_clips(self) -> tuple[int, ...]:
+        """Clips of each bucket in a batch of the transformer's training."""
+        return tuple(
+            each.rows * self.clips_in_row(bucket) for bucket, each in enumerate(self.classes())
+        )
+
+    def flops_row(self, shape_class: ShapeClass) -> Row:
+        """What counts of FLOPs take a row of a class for."""
+        clips = shape_class.clips
+        return Row(
+            shape_class.tokens,
+            self.vae.channels,
+            clips * self.data.text_length,
+            self.text.width,
+            levels=2 * clips,
+            clips=clips,
+        )
 
     def vae_rows(self) -> tuple[int, ...]:
         """Clips of each bucket in a step of the autoencoder's training: as `pixel_frames` has, in

@@ -21,7 +21,7 @@ from sora_jax.pod.schedule import Probe, kernel_cycles
 from sora_jax.pod.topology import Topology
 from sora_jax.programs import bytes_by_kind, bytes_of, lowered_step
 from sora_jax.sampling_programs import Clip, What, program_of
-from sora_jax.scaling.flops import Row, hardware_flops, train_flops
+from sora_jax.scaling.flops import hardware_flops, train_flops
 from sora_jax.sharding.mesh import make_mesh, mesh_for_rows
 from sora_jax.train.compiler_options import OPTIONS
 from sora_jax.train.executables import Executables
@@ -111,12 +111,7 @@ def _work(
     experiment: Experiment, shape_class: ShapeClass, state_bytes: dict[str, int], mesh: Mesh
 ) -> Work:
     """What a step on a class is asked to do."""
-    row = Row(
-        shape_class.tokens,
-        experiment.vae.channels,
-        experiment.data.text_length,
-        experiment.text.width,
-    )
+    row = experiment.flops_row(shape_class)
     rows, dit, text = shape_class.rows, experiment.dit, experiment.text
     return Work(
         name=f"{experiment.name} {rows}x{shape_class.tokens}",

@@ -59,7 +59,7 @@ def prepare_encoded(
     meshes = {bucket: mesh_for_rows(mesh, classes[bucket].context) for bucket in buckets}
     lowered = []
     for bucket, class_mesh in meshes.items():
-        batch = abstract_clips(experiment, bucket, classes[bucket].rows, class_mesh)
+        batch = abstract_clips(experiment, bucket, experiment.batch_clips()[bucket], class_mesh)
         jitted = jax.jit(encode, static_argnames="bucket", out_shardings=rows_sharding(class_mesh))
         with jax.set_mesh(class_mesh):
             lowered.append((batch, jitted.lower(vae, batch, bucket)))
@@ -97,10 +97,10 @@ def to_devices(batch: Any, mesh: Mesh) -> Any:
 
 
 def _laid_out(experiment: Experiment, bucket: int, batch: EncodedBatch) -> LatentBatch:
-    grid = experiment.grid(experiment.data.buckets[bucket])
-    return lay_out(batch, grid, experiment.vae.temporal, experiment.classes()[bucket].tokens)
+    grid, its_class = experiment.grid(experiment.data.buckets[bucket]), experiment.classes()[bucket]
+    return lay_out(batch, grid, experiment.vae.temporal, its_class.tokens, its_class.clips)
 
 
 def _trained(experiment: Experiment, bucket: int) -> int:
     """Tokens of a bucket's batch, over all processes and without padding."""
-    return experiment.classes()[bucket].rows * experiment.tokens(experiment.data.buckets[bucket])
+    return experiment.batch_clips()[bucket] * experiment.tokens(experiment.data.buckets[bucket])

@@ -69,7 +69,7 @@ def abstract_batch(experiment: Experiment, shape_class: ShapeClass, mesh: Mesh) 
     def of(dtype: Any, *shape: int) -> Any:
         return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=sharding)
 
-    length = experiment.data.text_length
+    length = shape_class.clips * experiment.data.text_length
     text = of(jnp.int32, length)
     if experiment.text.source == "given":
         text = Text(of(jnp.bfloat16, length, experiment.text.width), text)
@@ -80,7 +80,7 @@ def abstract_batch(experiment: Experiment, shape_class: ShapeClass, mesh: Mesh) 
         segments=of(jnp.int32, tokens),
         frames=of(jnp.int32, tokens),
         text=text,
-        example_id=of(jnp.int32),
+        example_id=of(jnp.int32, shape_class.clips),
     )
 
 

@@ -4,6 +4,7 @@ Axis letters used in every signature:
     b rows of a batch      t frames (pixels or latents)   h w height and width
     c channels             n tokens of a row              d model width
     l text tokens          m noise levels of a row        k head width
+    s clips of a row
 
 Segment ids number the clips that share a row from 1; 0 is padding, which nothing attends to.
 """
@@ -31,7 +32,7 @@ class EncodedBatch:
     """Clips of one bucket after the autoencoder: as many tokens as they have, nothing padded."""
 
     latents: Float[Array, "b n c"]  # normalised latent patches
-    text: Int[Array, "b l"]
+    text: "Int[Array, 'b l'] | Text"  # token ids, or embeddings that were made beforehand
     fps: Float[Array, " b"]
     example_id: Int[Array, " b"]
 
@@ -65,11 +66,14 @@ class Text:
 @dataclasses.dataclass(frozen=True)
 class LatentBatch:
     """Encoded clips with all that their tokens say: the batch that the diffusion step trains on,
-    padded to a shape class, so that the compiled step depends on the class alone."""
+    padded to a shape class, so that the compiled step depends on the class alone.
+
+    A row has places for s clips, filled from the first; its clips follow each other in `latents`,
+    and their captions, of l / s tokens each, in `text`."""
 
     latents: Float[Array, "b n c"]  # normalised latent patches, 0 at padding
     coordinates: Float[Array, "b n 3"]  # seconds, y and x in patches from the centre
     segments: Int[Array, "b n"]
     frames: Int[Array, "b n"]  # latent frame of each token: what conditioning patterns speak of
     text: Int[Array, "b l"] | Text  # token ids, or embeddings that were made beforehand
-    example_id: Int[Array, " b"]
+    example_id: Int[Array, "b s"]

@@ -33,11 +33,9 @@ TINY = (
     "vae_stage.pixel_frames=72",
     "mesh.fsdp=2",
     "mesh.context=4",
-    # Fewer rows than clips, and one that does not divide them.
-    "data.shape_classes.0.rows=2",
-    "data.shape_classes.1.rows=2",
-    "data.shape_classes.2.rows=4",
-    "data.shape_classes.2.context=2",
+    # Fewer rows than clips, one that does not divide them, and one that two images share.
+    "data.shape_classes=(ShapeClass(rows=2, tokens=32, clips=2),"
+    "ShapeClass(rows=4, tokens=48, context=2))",
 )
 
 

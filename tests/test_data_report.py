@@ -54,6 +54,14 @@ def test_the_numbers_are_those_made_by_hand(experiment: Experiment) -> None:
     assert third.classes[0].padding == 0
 
 
+def test_rows_that_clips_share_are_padded_by_what_no_clip_fills() -> None:
+    shared = "data.shape_classes=(ShapeClass(rows=16, tokens=50, clips=3),)"
+    [report] = schedule_report(load_experiment("demo", (BUCKETS, shared, "vae_stage.buckets=()")))
+    # Three images of 16 tokens, three of 15, or one clip of 45.
+    held = 0.4 * 48 + 0.2 * 45 + 0.4 * 45
+    assert report.classes[0].padding == pytest.approx(16 * (50 - held))
+
+
 def assert_close(found: list[Line], expected: list[Line]) -> None:
     for one, other in zip(found, expected, strict=True):
         assert one.name == other.name

@@ -68,7 +68,7 @@ def latent_batch(
         segments=jnp.stack([pad(np.ones(grid.tokens, np.int32)) for grid in clips]),
         frames=jnp.stack([pad(token_frames(grid)) for grid in clips]),
         text=jnp.asarray(text, jnp.int32),
-        example_id=jnp.arange(rows, dtype=jnp.int32) + 100 * seed,
+        example_id=jnp.arange(rows, dtype=jnp.int32)[:, None] + 100 * seed,
     )
 
 

@@ -37,14 +37,19 @@ class ShapeClass:
     tokens: int  # per row; a bucket with fewer is padded
     parts: int = 1  # turns that the step takes them in, of as many rows each, to save memory
     context: int | None = None  # devices that share a row, of more in the mesh; None: all of these
+    clips: int = 1  # that a row has places for, each with a caption; as many as its tokens hold
 
     def __post_init__(self) -> None:
         shared = 1 if self.context is None else self.context
-        if min(self.rows, self.tokens, self.parts, shared) < 1:
+        if min(self.rows, self.tokens, self.parts, shared, self.clips) < 1:
             raise ConfigError(
-                f"shape class {self.rows} rows x {self.tokens} tokens in {self.parts} parts over "
-                f"context={self.context}: not positive"
+                f"shape class {self.rows} rows x {self.tokens} tokens of {self.clips} clips in "
+                f"{self.parts} parts over context={self.context}: not positive"
             )
+
+    def clips_in_row(self, tokens: int) -> int:
+        """How many clips of so many tokens share a row."""
+        return min(self.clips, self.tokens // tokens)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,12 +10,10 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from sora_jax.config import ConfigError
 from sora_jax.types import Layout
-
-GENERATED, GIVEN = 0, 1  # index into the noise levels of a row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +39,15 @@ class ConditioningConfig:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class NoiseField:
-    """A row's table of noise levels, which of them each token has, and which tokens are learned."""
+    """A row's table of noise levels, which of them each token has, and how much it is learned.
+
+    The table has the levels of what is generated in each of the row's clips, and then those of what
+    is given in each.
+    """
 
     levels: Float[Array, "b m"]
     level_index: Int[Array, "b n"]
-    loss_weight: Float[Array, "b n"]  # 1 at generated tokens, 0 at given ones and padding
+    loss_weight: Float[Array, "b n"]  # of generated tokens, 1 in all for a clip; 0 at the others
 
     def per_token(self) -> Float[Array, "b n 1"]:
         return jnp.take_along_axis(self.levels, self.level_index, 1)[..., None]
@@ -54,29 +56,42 @@ class NoiseField:
 def noise_field(
     frames: Int[Array, "b n"],
     segments: Int[Array, "b n"],
-    given_frames: Int[Array, " b"],
-    time: Float[Array, " b"],
-    given_level: Float[Array, " b"],
+    given_frames: Int[Array, "b s"],
+    time: Float[Array, "b s"],
+    given_level: Float[Array, "b s"],
 ) -> NoiseField:
-    """The first `given_frames` latent frames of each row at `given_level`, the rest at `time`."""
-    given = frames < given_frames[:, None]
+    """The first `given_frames` latent frames of each clip of a row at `given_level`, the rest at
+    `time`. A clip that is given whole has no weight."""
+    clips = given_frames.shape[1]
+    clip = jnp.maximum(segments - 1, 0)
+    given = frames < jnp.take_along_axis(given_frames, clip, 1)
+    generated = (segments != 0) & ~given
+    counts = jnp.sum(generated[..., None] & in_clip(segments, clips), 1)
+    shares = 1.0 / jnp.maximum(counts, 1)
     return NoiseField(
-        levels=jnp.stack([time, given_level], 1),
-        level_index=jnp.where(given, GIVEN, GENERATED),
-        loss_weight=((segments != 0) & ~given).astype(jnp.float32),
+        levels=jnp.concatenate([time, given_level], 1),
+        level_index=clip + clips * given,
+        loss_weight=jnp.where(generated, jnp.take_along_axis(shares, clip, 1), 0.0),
     )
+
+
+def in_clip(segments: Int[Array, "b n"], clips: int) -> Bool[Array, "b n s"]:
+    """Which of a row's clips each token is of."""
+    return segments[..., None] == jnp.arange(1, clips + 1)
 
 
 def layout_of(
     field: NoiseField, coordinates: Float[Array, "b n 3"], segments: Int[Array, "b n"]
 ) -> Layout:
-    """The transformer's view of rows of one clip each: the field joined with where tokens stand."""
+    """The transformer's view of rows: the field joined with where tokens stand."""
+    clips = field.levels.shape[1] // 2
+    of_clips = jnp.tile(jnp.arange(1, clips + 1), 2)
     return Layout(
         coordinates=coordinates,
         segments=segments,
         level_index=field.level_index,
         noise_levels=field.levels,
-        level_segments=jnp.ones(field.levels.shape, jnp.int32),
+        level_segments=jnp.broadcast_to(of_clips, field.levels.shape),
     )
 
 

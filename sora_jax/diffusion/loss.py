@@ -25,11 +25,10 @@ def velocity_matching(
     noise: Float[Array, "b n c"],
     field: NoiseField,
 ) -> Float[Array, " b"]:
-    """Mean square velocity error of each row over its generated tokens.
+    """Mean square velocity error over the generated tokens of each clip, summed over a row's clips.
 
-    Normalised per sample, so a short clip weighs as much as a long one; 0 if all is given.
+    Normalised per clip, so a short one weighs as much as a long one; 0 if all is given.
     """
     predicted = velocity(interpolate(data, noise, field.per_token()))
     error = jnp.mean(jnp.square(predicted - velocity_target(data, noise)), -1)
-    weight = field.loss_weight
-    return jnp.sum(error * weight, -1) / jnp.maximum(jnp.sum(weight, -1), 1.0)
+    return jnp.sum(error * field.loss_weight, -1)

@@ -45,18 +45,19 @@ def training_times(
     key: PRNGKeyArray,
     example_id: Int[Array, " b"],
     tokens: Int[Array, " b"],
-    rows: int,
+    clips: int,
 ) -> Float[Array, " b"]:
-    """A time for each row: logit-normal, stratified over the whole batch, shifted by its tokens.
+    """A time for each clip: logit-normal, stratified over the whole batch, shifted by its tokens.
 
-    A row draws u from its own of `rows` equal strata, as many as the whole batch has rows, so that
-    it covers all noise levels. The row's example tells which: a batch is made of consecutive ones,
-    also where a device or a part of the step sees some of it.
+    A clip draws u from its own of `clips` equal strata, as many as the whole batch has room for, so
+    that it covers all noise levels. The example tells which: a batch is made of consecutive ones,
+    also where a device or a part of the step sees some of it. Where rows have places that are left
+    empty, some strata, other ones at every step, are too.
     """
-    strata = jax.random.permutation(key, rows)[example_id % rows]
+    strata = jax.random.permutation(key, clips)[example_id % clips]
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, example_id)
     jitter = jax.vmap(jax.random.uniform)(keys)
-    quantile = jnp.clip((strata + jitter) / rows, 1e-6, 1.0 - 1e-6)
+    quantile = jnp.clip((strata + jitter) / clips, 1e-6, 1.0 - 1e-6)
     normal = jax.scipy.special.ndtri(quantile)
     return shifted(jax.nn.sigmoid(config.mean + config.deviation * normal), config.shift(tokens))
 

@@ -1,5 +1,7 @@
 """The trained model as one tree: text encoder, if there is one, and diffusion transformer."""
 
+import jax.numpy as jnp
+from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
@@ -24,13 +26,20 @@ class Generator(nnx.Module):
         self.text = TextEncoder(text, vocabulary, rngs=rngs) if encodes else None
         self.dit = DiT(dit, channels, text.width, rngs=rngs)
 
-    def encode_text(self, text: Int[Array, "b l"] | Text) -> Text:
-        """Embeddings of token ids; those that were made beforehand are as they are."""
+    def encode_text(self, text: Int[Array, "b l"] | Text, clips: int = 1) -> Text:
+        """Embeddings of token ids, of the captions of `clips` clips in each row, one after another;
+        those that were made beforehand are as they are."""
         if self.text is None:
             assert isinstance(text, Text)
             return text
         assert not isinstance(text, Text)
-        return self.text(text)
+        each = self.text(rearrange(text, "b (s l) -> (b s) l", s=clips))
+        segments = rearrange(each.segments, "(b s) l -> b s l", s=clips)
+        segments = segments * jnp.arange(1, clips + 1)[:, None]
+        return Text(
+            embeddings=rearrange(each.embeddings, "(b s) l d -> b (s l) d", s=clips),
+            segments=rearrange(segments, "b s l -> b (s l)"),
+        )
 
     def __call__(
         self, tokens: Float[Array, "b n c"], layout: Layout, text: Text

@@ -5,11 +5,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from einops import rearrange
 from jaxtyping import Array, Float
 
 from sora_jax.models.patches import Grid, coordinates, patchify, token_frames
 from sora_jax.models.vae import VAE, to_unit
-from sora_jax.types import EncodedBatch, LatentBatch, VideoBatch
+from sora_jax.types import EncodedBatch, LatentBatch, Text, VideoBatch
 
 AnyArray = Array | np.ndarray
 
@@ -80,24 +81,46 @@ def encode_batch(
     return EncodedBatch(latents, batch.text, batch.fps, batch.example_id)
 
 
-def lay_out(batch: EncodedBatch, grid: Grid, temporal: int, tokens: int) -> LatentBatch:
-    """Encoded clips of `grid` with their coordinates, segments and frames, padded to the `tokens` a
-    row of their shape class has; in NumPy if the batch is. `temporal`: pixel frames per latent
-    frame."""
-    b = batch.latents.shape[0]
+def lay_out(
+    batch: EncodedBatch, grid: Grid, temporal: int, tokens: int, clips: int = 1
+) -> LatentBatch:
+    """Encoded clips of `grid` as rows of their shape class, with coordinates, segments and frames;
+    in NumPy if the batch is.
+
+    Args:
+        batch: clips, of which as many as a row holds follow each other.
+        grid: of each of them.
+        temporal: pixel frames per latent frame.
+        tokens: that a row has; those behind its clips are padding.
+        clips: that a row has places for.
+    """
     xp = batch.latents.__array_namespace__()
+    count, held = len(batch.latents), min(clips, tokens // grid.tokens)
+    segment = xp.arange(count, dtype="int32")[:, None] % held + 1
 
-    def pad(x: Any) -> Any:
-        return xp.pad(x, ((0, 0), (0, tokens - grid.tokens), *((0, 0),) * (x.ndim - 2)))
+    def in_rows(x: Any, length: int) -> Any:
+        """[clip, n, ...] as rows of `length`."""
+        x = rearrange(x, "(b s) n ... -> b (s n) ...", s=held)
+        return xp.pad(x, ((0, 0), (0, length - x.shape[1]), *((0, 0),) * (x.ndim - 2)))
 
-    def rows(x: Any) -> Any:
-        return xp.broadcast_to(x, (b, *x.shape))
+    def of_tokens(x: Any) -> Any:
+        return in_rows(xp.broadcast_to(x, (count, grid.tokens, *x.shape[2:])), tokens)
 
+    def of_captions(x: Any) -> Any:
+        return in_rows(x, clips * x.shape[1])
+
+    text: Any = batch.text
+    if isinstance(text, Text):
+        text = Text(
+            of_captions(text.embeddings), of_captions(xp.where(text.segments > 0, segment, 0))
+        )
+    else:
+        text = of_captions(text)
     return LatentBatch(
-        latents=pad(batch.latents),
-        coordinates=pad(token_coordinates(grid, temporal, batch.fps)),
-        segments=pad(rows(xp.ones(grid.tokens, "int32"))),
-        frames=pad(rows(token_frames(grid, xp=xp))),
-        text=batch.text,
-        example_id=batch.example_id,
+        latents=of_tokens(batch.latents),
+        coordinates=of_tokens(token_coordinates(grid, temporal, batch.fps)),
+        segments=of_tokens(segment),
+        frames=of_tokens(token_frames(grid, xp=xp)[None]),
+        text=text,
+        example_id=in_rows(batch.example_id[:, None], clips),
     )

@@ -139,12 +139,12 @@ def sample_tokens(
 
     segments = every_row((jnp.arange(length) < grid.tokens).astype(jnp.int32))
     frames = every_row(token_frames(grid, length))
-    given_frames = jnp.full(rows, latent_frames(vae, size.given_frames))
+    given_frames = jnp.full((rows, 1), latent_frames(vae, size.given_frames))
     coordinates = _split(token_coordinates(grid, vae.config.temporal, inputs.fps, length))
 
     def field_at(time: Float[Array, ""]) -> NoiseField:
-        levels = jnp.full(rows, time)
-        return noise_field(frames, segments, given_frames, levels, jnp.zeros(rows))
+        levels = jnp.full((rows, 1), time)
+        return noise_field(frames, segments, given_frames, levels, jnp.zeros((rows, 1)))
 
     text = models.generator.encode_text(inputs.text)
     null_text = models.generator.encode_text(inputs.null_text)

@@ -37,13 +37,18 @@ Part = Literal["attention", "cross_attention", "projections", "mlp", "modulation
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """Sizes of one row of a batch, padding counted. Training has two noise levels a clip."""
+    """Sizes of one row of a batch, padding counted. Training has two noise levels a clip.
+
+    Clips that share a row are taken to be alike; what a kernel makes of one clip's queries and
+    another's keys is no work that the model asks for.
+    """
 
     tokens: int
     channels: int  # of the latents; a token has patch * patch * channels values
-    text_tokens: int
-    text_width: int  # of the caption's embeddings
+    text_tokens: int  # of the captions of all its clips
+    text_width: int  # of the captions' embeddings
     levels: int = 2  # noise levels in the row's table
+    clips: int = 1
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -91,6 +96,10 @@ def text_flops(config: TextConfig, text_tokens: int) -> int:
     return config.depth * 2 * text_tokens * (weights + scores_and_values)
 
 
+def _captions_flops(config: TextConfig, row: Row) -> int:
+    return row.clips * text_flops(config, row.text_tokens // row.clips)
+
+
 def train_flops(config: DiTConfig, row: Row, text: TextConfig | None = None) -> int:
     """Of one row in a training step, forward and backward, however the step saves memory.
 
@@ -103,7 +112,7 @@ def train_flops(config: DiTConfig, row: Row, text: TextConfig | None = None) -> 
     text = None if text is None or text.source == "given" else text
     matmuls = _matmuls(config, row, text_trained=text is not None)
     # The encoder's first operand is its table of embeddings, which is trained: all have both.
-    encoder = 0 if text is None else 3 * text_flops(text, row.text_tokens)
+    encoder = 0 if text is None else 3 * _captions_flops(text, row)
     return encoder + sum(matmul.forward * (1 + matmul.gradients) for matmul in matmuls)
 
 
@@ -119,7 +128,7 @@ def hardware_flops(config: DiTConfig, row: Row, text: TextConfig | None = None) 
     again = sum(m.forward * m.again for m in _matmuls(config, row, text_trained=trained))
     if text is not None and trained and text.recompute:
         last = text.depth * 2 * row.text_tokens * 2 * text.width**2  # whose result no other needs
-        again += text_flops(text, row.text_tokens) - last
+        again += _captions_flops(text, row) - last
     return train_flops(config, row, text) + again
 
 
@@ -154,10 +163,11 @@ def _block_matmuls(config: DiTConfig, row: Row, captions: int) -> Iterator[_Matm
     scores, values = _attention_again(config, kept=kept)
     caption_scores, caption_values = _attention_again(config, kept=config.remat == "matmuls")
 
-    yield _Matmul("attention", 2 * n * n * width, again=scores)
-    yield _Matmul("attention", 2 * n * n * width, again=values)
-    yield _Matmul("cross_attention", 2 * n * length * width, again=caption_scores)
-    yield _Matmul("cross_attention", 2 * n * length * width, again=caption_values)
+    among, across = 2 * n * n // row.clips * width, 2 * n * length // row.clips * width
+    yield _Matmul("attention", among, again=scores)
+    yield _Matmul("attention", among, again=values)
+    yield _Matmul("cross_attention", across, again=caption_scores)
+    yield _Matmul("cross_attention", across, again=caption_values)
     for _ in range(6):  # query, key, value and out among tokens; query and out to the caption
         yield _Matmul("projections", 2 * n * width * width, again=by_weights)
     for _ in range(2):  # key and value of the caption

@@ -2,9 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 
-from sora_jax.diffusion.conditioning import draw_given, layout_of, noise_field
+from sora_jax.diffusion.conditioning import draw_given, in_clip, layout_of, noise_field
 from sora_jax.diffusion.loss import DiffusionConfig, velocity_matching
 from sora_jax.diffusion.path import token_noise
 from sora_jax.diffusion.times import training_times
@@ -14,21 +14,31 @@ from sora_jax.types import LatentBatch
 
 
 def diffusion_loss(config: DiffusionConfig) -> LossFunction:
-    """Loss function of the generator for `train_step`: the mean over rows of the batch."""
+    """Loss function of the generator for `train_step`: the mean over the clips of the batch."""
 
     def loss(
         model: Generator, batch: LatentBatch, key: PRNGKeyArray, rows: int
     ) -> tuple[Array, Metrics]:
         for_time, for_given, for_noise = jax.random.split(key, 3)
-        tokens = jnp.sum(batch.segments != 0, -1)
-        time = training_times(config.times, for_time, batch.example_id, tokens, rows)
-        clip_frames = jnp.max(batch.frames, -1) + 1
-        given, level = draw_given(config.conditioning, for_given, batch.example_id, clip_frames)
-        field = noise_field(batch.frames, batch.segments, given, time, level)
-        noise = token_noise(for_noise, batch.example_id, *batch.latents.shape[1:])
+        example_id, clips = batch.example_id.reshape(-1), batch.example_id.shape[1]
+        tokens, frames = _sizes(batch)
+        time = training_times(config.times, for_time, example_id, tokens, rows * clips)
+        given, level = draw_given(config.conditioning, for_given, example_id, frames)
+        of_rows = [x.reshape(batch.example_id.shape) for x in (given, time, level)]
+        field = noise_field(batch.frames, batch.segments, *of_rows)
+        # A clip's noise follows from its row's first example and from where it stands in the row.
+        noise = token_noise(for_noise, batch.example_id[:, 0], *batch.latents.shape[1:])
         layout = layout_of(field, batch.coordinates, batch.segments)
-        text = model.encode_text(batch.text)
+        text = model.encode_text(batch.text, clips)
         each = velocity_matching(lambda x: model(x, layout, text), batch.latents, noise, field)
-        return jnp.mean(each), {"given_share": jnp.mean(given > 0)}
+        filled = jnp.mean(jnp.max(batch.segments, -1))  # of a row's places, alike in all rows
+        return jnp.mean(each) / filled, {"given_share": jnp.mean(given > 0) * clips / filled}
 
     return loss
+
+
+def _sizes(batch: LatentBatch) -> tuple[Int[Array, " clips"], Int[Array, " clips"]]:
+    """Tokens and latent frames of every clip of a batch, row by row; 0 of places that are empty."""
+    own = in_clip(batch.segments, batch.example_id.shape[1])
+    frames = jnp.max(jnp.where(own, batch.frames[..., None] + 1, 0), 1)
+    return jnp.sum(own, 1).reshape(-1), frames.reshape(-1)

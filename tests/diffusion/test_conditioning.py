@@ -57,18 +57,36 @@ def test_the_field_gives_a_prefix_and_learns_the_rest() -> None:
     frames = jnp.array([[0, 0, 1, 1, 2, 2, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0]])
     segments = jnp.array([[1] * 6 + [0] * 2, [1] * 4 + [0] * 4])
     field = noise_field(
-        frames, segments, jnp.array([2, 0]), jnp.array([0.7, 0.4]), jnp.array([0.05, 0.0])
+        frames, segments, *(jnp.array(x)[:, None] for x in ([2, 0], [0.7, 0.4], [0.05, 0.0]))
     )
     levels = np.asarray(field.per_token()[..., 0])
     np.testing.assert_allclose(levels[0, :6], [0.05] * 4 + [0.7] * 2)
     np.testing.assert_allclose(levels[1, :4], 0.4)
     np.testing.assert_array_equal(
-        field.loss_weight, [[0] * 4 + [1] * 2 + [0] * 2, [1] * 4 + [0] * 4]
+        field.loss_weight, [[0] * 4 + [1 / 2] * 2 + [0] * 2, [1 / 4] * 4 + [0] * 4]
     )
     layout = layout_of(field, jnp.zeros((2, 8, 3)), segments)
     found = np.take_along_axis(layout.noise_levels, layout.level_index, 1)
     np.testing.assert_array_equal(found, levels)  # the transformer is told what the path does
     np.testing.assert_array_equal(layout.level_segments, 1)
+
+
+def test_clips_that_share_a_row_have_each_a_field_of_their_own() -> None:
+    frames = jnp.array([[0, 0, 1, 1, 0, 1, 2, 0, 0]])
+    segments = jnp.array([[1] * 4 + [2] * 3 + [0] * 2])  # and a third place, left empty
+    field = noise_field(
+        frames,
+        segments,
+        jnp.array([[1, 2, -1]]),
+        jnp.array([[0.7, 0.4, 0.9]]),
+        jnp.array([[0.05, 0.1, 0.2]]),
+    )
+    levels = np.asarray(field.per_token()[0, :7, 0])
+    np.testing.assert_allclose(levels, [0.05, 0.05, 0.7, 0.7, 0.1, 0.1, 0.4])
+    np.testing.assert_array_equal(field.loss_weight, [[0, 0, 0.5, 0.5, 0, 0, 1, 0, 0]])
+    layout = layout_of(field, jnp.zeros((1, 9, 3)), segments)
+    of_levels = np.take_along_axis(np.asarray(layout.level_segments), layout.level_index, 1)
+    np.testing.assert_array_equal(of_levels[0, :7], segments[0, :7])
 
 
 @pytest.mark.parametrize("shares", [(-0.1, 0.2), (0.6, 0.5)])

@@ -17,8 +17,8 @@ DATA, NOISE = jax.random.normal(jax.random.key(0), (2, *SHAPE))
 
 def field() -> NoiseField:
     """A clip with two frames given, a padded image, and a clip that is given whole."""
-    time, level = jnp.array([0.7, 0.4, 0.5]), jnp.array([0.05, 0.0, 0.0])
-    return noise_field(FRAMES, SEGMENTS, jnp.array([2, 0, 1]), time, level)
+    time, level = jnp.array([[0.7], [0.4], [0.5]]), jnp.array([[0.05], [0.0], [0.0]])
+    return noise_field(FRAMES, SEGMENTS, jnp.array([[2], [0], [1]]), time, level)
 
 
 def test_the_right_velocity_costs_nothing_and_a_wrong_one_its_square_per_sample() -> None:
@@ -38,7 +38,7 @@ def test_given_tokens_and_padding_are_not_learned() -> None:
         return jnp.sum(rows)
 
     gradient = np.asarray(jax.grad(loss)(jnp.ones(SHAPE)))
-    assert gradient[np.asarray(weight) == 1].all()
+    assert gradient[np.asarray(weight) > 0].all()
     assert not gradient[np.asarray(weight) == 0].any()
 
 

@@ -29,9 +29,9 @@ FRAMES = jnp.broadcast_to(jnp.arange(TOKENS), (ROWS, TOKENS))
 
 
 def field_at(time: jax.Array, given: int = 0) -> NoiseField:
-    levels = jnp.full(ROWS, time)
+    levels = jnp.full((ROWS, 1), time)
     ones = jnp.ones_like(FRAMES)
-    return noise_field(FRAMES, ones, jnp.full(ROWS, given), levels, jnp.zeros(ROWS))
+    return noise_field(FRAMES, ones, jnp.full((ROWS, 1), given), levels, jnp.zeros((ROWS, 1)))
 
 
 def velocity(x: jax.Array, field: NoiseField) -> jax.Array:

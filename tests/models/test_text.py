@@ -71,8 +71,8 @@ def test_fresh_heads_look_near_and_to_one_side() -> None:
 
 def test_precomputed_embeddings_go_through_the_same_call() -> None:
     model, batch = randomised(make_generator), latent_batch(0, rows=2)
-    zero = jnp.zeros(2)
-    field = noise_field(batch.frames, batch.segments, jnp.zeros(2, jnp.int32), zero + 0.5, zero)
+    zero = jnp.zeros((2, 1))
+    field = noise_field(batch.frames, batch.segments, zero.astype(int), zero + 0.5, zero)
     layout = layout_of(field, batch.coordinates, batch.segments)
     own = model.encode_text(batch.text)
     # A longer caption of another encoder, padded: numbers beyond its segment do not count.

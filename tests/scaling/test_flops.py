@@ -45,6 +45,17 @@ VIDEO_AUTOENCODER = VAEConfig(channels=8, widths=(64, 96), folds=((1, 2), (2, 2)
 HEIGHT, WIDTH = 32, 24
 
 
+def test_clips_that_share_a_row_are_as_much_work_as_in_rows_of_their_own() -> None:
+    one = Row(tokens=26, channels=5, text_tokens=11, text_width=32)
+    three = dataclasses.replace(one, tokens=78, text_tokens=33, levels=6, clips=3)
+    alone, together = dit_flops(DIT, one), dit_flops(DIT, three)
+    for part in ("attention", "cross_attention", "projections", "mlp"):
+        assert getattr(together, part) == 3 * getattr(alone, part), part
+    trained = train_flops(DIT, three, TEXT) - train_flops(DIT, three)
+    assert trained > 3 * 3 * text_flops(TEXT, 11) * 0.99
+    assert dit_flops(DIT, dataclasses.replace(three, clips=1)).attention == 9 * alone.attention
+
+
 def array(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, dtype)
 

@@ -1,6 +1,7 @@
 """The transformer's objective on a batch: what it depends on, and what the network is told."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -13,6 +14,8 @@ import sora_jax.train.diffusion_loss
 from sora_jax.diffusion.conditioning import ConditioningConfig
 from sora_jax.diffusion.loss import DiffusionConfig
 from sora_jax.diffusion.times import TimesConfig
+from sora_jax.prepare import to_devices
+from sora_jax.sharding.mesh import MeshConfig, make_mesh
 from sora_jax.train.diffusion_loss import diffusion_loss
 from sora_jax.types import LatentBatch, Layout, Text
 from tests.tiny import GRID, latent_batch, make_generator, randomised
@@ -58,7 +61,8 @@ class Recorder:
 
     seen: list[tuple[jax.Array, Layout]] = dataclasses.field(default_factory=list)
 
-    def encode_text(self, ids: jax.Array) -> Text:
+    def encode_text(self, ids: jax.Array, clips: int) -> Text:
+        del clips
         return Text(jnp.zeros((*ids.shape, 2)), jnp.ones_like(ids))
 
     def __call__(self, tokens: jax.Array, layout: Layout, text: Text) -> jax.Array:
@@ -91,6 +95,69 @@ def test_without_given_frames_all_tokens_of_a_clip_stand_at_one_time() -> None:
     assert not layout.level_index.any()
     assert len(np.unique(layout.noise_levels[:, 0])) == len(batch.text)
     assert float(metrics["given_share"]) == 0.0
+
+
+def packed(batch: LatentBatch, tokens: int) -> LatentBatch:
+    """Every two clips of `tokens` tokens in a row with places for three."""
+
+    def in_rows(x: Any, length: int, width: int) -> jax.Array:
+        x = jnp.asarray(x)[:, :length].reshape(2, 2 * length, *x.shape[2:])
+        return jnp.pad(x, ((0, 0), (0, width - 2 * length), *((0, 0),) * (x.ndim - 2)))
+
+    def of_tokens(x: Any) -> jax.Array:
+        return in_rows(x, tokens, 3 * tokens)
+
+    return LatentBatch(
+        latents=of_tokens(batch.latents),
+        coordinates=of_tokens(batch.coordinates),
+        segments=of_tokens(batch.segments * jnp.array([1, 2, 1, 2])[:, None]),
+        frames=of_tokens(batch.frames),
+        text=in_rows(batch.text, 6, 18),
+        example_id=in_rows(batch.example_id, 1, 3),
+    )
+
+
+def test_clips_that_share_rows_cost_what_they_do_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it but the noise, which follows from the row."""
+    alone = latent_batch(0, tokens=12, grids=(GRID,))
+    together = packed(alone, 12)
+    noise = jax.random.normal(KEY, alone.latents.shape)
+    in_rows = packed(dataclasses.replace(alone, latents=noise), 12).latents
+    losses = []
+    for batch, drawn, rows in ((alone, noise, 6), (together, in_rows, 2)):
+        fixed = functools.partial(lambda drawn, *_: drawn, drawn)
+        monkeypatch.setattr(sora_jax.train.diffusion_loss, "token_noise", fixed)
+        each = jax.jit(diffusion_loss(config(prefix=0.5)), static_argnums=3)
+        value, metrics = each(MODEL, batch, KEY, rows)
+        losses.append([float(value), float(metrics["given_share"])])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert losses[0][1] > 0
+
+
+def test_clips_that_share_a_row_see_nothing_of_each_other() -> None:
+    batch = packed(latent_batch(0, tokens=12, grids=(GRID,)), 12)
+    text, own = MODEL.encode_text(batch.text, 3), batch.segments == 1
+    _, layout, _ = told(batch, {})
+
+    @jax.jit
+    def of_first(latents: jax.Array, captions: jax.Array) -> jax.Array:
+        velocity = MODEL(latents, layout, dataclasses.replace(text, embeddings=captions))
+        return jnp.sum(jnp.where(own[..., None], velocity, 0) ** 2)
+
+    for_latents, for_captions = jax.grad(of_first, (0, 1))(batch.latents, text.embeddings)
+    for gradient, segments in ((for_latents, batch.segments), (for_captions, text.segments)):
+        seen = np.asarray(jnp.abs(gradient).sum(-1) > 0)
+        np.testing.assert_array_equal(seen, segments == 1)
+
+
+def test_rows_of_several_clips_cost_the_same_on_any_mesh() -> None:
+    batch = packed(latent_batch(0, tokens=12, grids=(GRID,)), 12)
+    mesh = make_mesh(MeshConfig(fsdp=2, context=4))
+    with jax.set_mesh(mesh):
+        split = to_devices(jax.tree.map(np.asarray, batch), mesh)
+        assert float(LOSS(MODEL, split, KEY, 2)[0]) == pytest.approx(
+            float(LOSS(MODEL, batch, KEY, 2)[0]), rel=1e-5
+        )
 
 
 def test_training_and_sampling_build_the_field_with_one_function() -> None:

@@ -15,6 +15,7 @@ from sora_jax.errors import ConfigError
 
 ASPECT_RATIOS = (9 / 21, 9 / 16, 2 / 3, 3 / 4, 1.0, 4 / 3, 3 / 2, 16 / 9, 21 / 9)  # width / height
 MOST_PADDING = 0.04  # share of a row that a picture may leave empty
+NATIVE_PADDING = (0.04, 0.06, 0.08, 0.1)  # the same of pictures of any aspect ratio, tried in turn
 BLOCKS = (1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1)  # tokens that a kernel holds at once
 MOST_ROUNDING = 0.015  # share of a row added for whole blocks
 MOST_UNEQUAL = 1.3  # cost of the dearest class beside the cheapest
@@ -45,6 +46,61 @@ def picture_sizes(tokens: int, ratios: Sequence[float] = ASPECT_RATIOS) -> list[
     return sizes
 
 
+def square_sizes(tokens: int) -> list[tuple[int, int]]:
+    """As `picture_sizes`, of squares alone: all else is cropped to them. What native aspect ratios
+    are worth is seen beside it."""
+    return picture_sizes(tokens, (1.0,))
+
+
+def native_sizes(tokens: int) -> list[tuple[int, int]]:
+    """(height, width) in patches of as few pictures as it takes for every other, from the tallest
+    to the widest of the common aspect ratios, to lose one patch of height or width at most when it
+    is cropped to the nearest. They leave up to 10 % of a row empty, where less does not do.
+
+    Raises:
+        ConfigError: so few tokens have too few shapes for that; 900 do.
+    """
+    for padding in NATIVE_PADDING:
+        if sizes := _covering(tokens, padding):
+            return sizes
+    raise ConfigError(
+        f"pictures of {tokens} tokens have too few shapes within {NATIVE_PADDING[-1]:.0%} of "
+        "padding to lose one patch at most: take more tokens, or the common aspect ratios"
+    )
+
+
+def _covering(tokens: int, padding: float) -> list[tuple[int, int]]:
+    """The fewest sizes, in the order of their aspect ratios, that do; none if there are none."""
+    narrowest, widest = min(ASPECT_RATIOS), max(ASPECT_RATIOS)
+    sizes = sorted(
+        (
+            (height, width)
+            for height in range(1, tokens + 1)
+            for width in range(math.ceil((1 - padding) * tokens / height), tokens // height + 1)
+            if narrowest / 2 < width / height < widest * 2
+        ),
+        key=lambda size: size[1] / size[0],
+    )
+    fewest: list[list[tuple[int, int]]] = []  # that do for all pictures up to this one's ratio
+    for number, (height, width) in enumerate(sizes):
+        ratio, least = width / height, width / (height + 1)
+        chains = (
+            [[]]
+            if least <= narrowest
+            else [
+                fewest[before]
+                for before, (h, w) in enumerate(sizes[:number])
+                # To the middle between both a picture goes to the one, and from there to the other.
+                if fewest[before]
+                and w / h < ratio
+                and least <= math.sqrt(ratio * w / h) <= (w + 1) / h
+            ]
+        )
+        fewest.append([*min(chains, key=len), (height, width)] if chains else [])
+    whole = [chain for chain in fewest if chain and (chain[-1][1] + 1) / chain[-1][0] >= widest]
+    return min(whole, key=len, default=[])
+
+
 def buckets_of(
     pictures: Sequence[int],
     durations: Sequence[int],
@@ -52,6 +108,7 @@ def buckets_of(
     temporal: int,
     cell: int,
     weight: Callable[[int, int], float] = lambda tokens, frames: 1.0,
+    sizes: Callable[[int], Sequence[tuple[int, int]]] = picture_sizes,
 ) -> tuple[Bucket, ...]:
     """A bucket for every resolution, duration and aspect ratio.
 
@@ -62,16 +119,19 @@ def buckets_of(
         cell: pixels a side of a patch.
         weight: share of the steps of (tokens a picture, latent frames), split evenly over the
             aspect ratios.
+        sizes: (height, width) in patches of the pictures of a resolution: `picture_sizes` of the
+            common aspect ratios, `native_sizes`, or `square_sizes`.
     """
+    shapes = {tokens: sizes(tokens) for tokens in pictures}
     return tuple(
         Bucket(
             frames=1 + temporal * (latent_frames - 1),
             height=height * cell,
             width=width * cell,
-            weight=weight(tokens, latent_frames) / len(ASPECT_RATIOS),
+            weight=weight(tokens, latent_frames) / len(shapes[tokens]),
         )
         for tokens, latent_frames in itertools.product(pictures, durations)
-        for height, width in picture_sizes(tokens)
+        for height, width in shapes[tokens]
     )
 
 

@@ -2,16 +2,20 @@
 
 import math
 
+import numpy as np
 import pytest
 
-from sora_jax.data.buckets import DataConfig, bucket_classes
+from sora_jax.data.buckets import Bucket, DataConfig, bucket_classes, nearest_size
 from sora_jax.data.ladder import (
     ASPECT_RATIOS,
     aligned,
     buckets_of,
     equal_classes,
+    native_sizes,
     picture_sizes,
+    square_sizes,
 )
+from sora_jax.data.transforms import crop_box
 from sora_jax.errors import ConfigError
 from sora_jax.models.dit import DiTConfig
 from sora_jax.scaling.flops import Row, train_flops
@@ -32,6 +36,37 @@ def test_pictures_are_near_their_aspect_ratio_and_fill_their_row(tokens: int) ->
     for (height, width), ratio in zip(sizes, ASPECT_RATIOS, strict=True):
         assert 0.96 * tokens <= height * width <= tokens
         assert abs(math.log(width / height / ratio)) < 0.15
+
+
+@pytest.mark.parametrize(("tokens", "count", "most"), [(900, 37, 0.1), (1600, 51, 0.06)])
+def test_native_sizes_lose_one_patch_of_any_picture_at_most(
+    tokens: int, count: int, most: float
+) -> None:
+    cell = 16
+    buckets = [Bucket(1, height * cell, width * cell) for height, width in native_sizes(tokens)]
+    assert len(buckets) == count
+    filled = [bucket.height * bucket.width / cell**2 / tokens for bucket in buckets]
+    assert 1 - most <= min(filled) <= max(filled) <= 1
+    lost = []
+    for ratio in np.geomspace(min(ASPECT_RATIOS), max(ASPECT_RATIOS), 500):
+        height, width = 20_000 / math.sqrt(ratio), 20_000 * math.sqrt(ratio)
+        target = nearest_size(round(height), round(width), buckets)
+        assert target is not None
+        left, top, _, bottom = crop_box(round(height), round(width), target)
+        scale = target[0] / (bottom - top)
+        lost.append(max(2 * left * scale, 2 * top * scale) / cell)
+    assert 0.8 < max(lost) <= 1.001
+    common = [Bucket(1, h * cell, w * cell) for h, w in picture_sizes(tokens)]
+    assert nearest_size(2000, 2500, common) != nearest_size(2000, 2500, buckets)
+    with pytest.raises(ConfigError, match="pictures of 64 tokens have too few shapes"):
+        native_sizes(64)
+
+
+def test_square_sizes_are_square() -> None:
+    assert square_sizes(900) == [(30, 30)]
+    buckets = buckets_of([900], [1, 4], temporal=4, cell=16, sizes=square_sizes)
+    assert [bucket.name for bucket in buckets] == ["1x480x480", "13x480x480"]
+    assert [bucket.weight for bucket in buckets] == [1.0, 1.0]
 
 
 def test_a_resolution_without_such_pictures_is_refused() -> None:

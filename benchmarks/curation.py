@@ -127,7 +127,7 @@ def cut_and_encode(folder: Path, kept: list[dict[str, Any]]) -> None:
         for row in clips:
             left, top, right, bottom = row["box"]
             size = (bottom - top, right - left)
-            found = plan(row["first"], row["frames"], size, CONFIG.buckets, of=row["asset_frames"])
+            found = plan(row["first"], row["frames"], size, CONFIG, of=row["asset_frames"])
             cuts += [(cut, tuple(row["box"])) for cut in found.cuts]
         frames = read_frames(folder / name)
         videos = taken(frames, [cut for cut, _ in cuts], [box for _, box in cuts])

@@ -165,6 +165,7 @@ def _row(content: str, asset: Asset) -> Row:
         kind=asset.kind,
         caption=asset.caption or "",
         caption_kind="given" if asset.caption else "",
+        captions=sources.further_captions(asset),
         licence=asset.licence or "",
         provenance=json.dumps(dict(asset.provenance), sort_keys=True),
     )

@@ -4,14 +4,16 @@
         --endpoint http://HOST/v1 --model NAME --cache CACHE
 
 Only clips that judge would keep are looked at, and each only once: a few frames are sent to the
-model. Then `judge` the new table. Flags that are not listed here go to Beam.
+model. With --every, clips that are kept and have a caption get one more, of another kind. Then
+`judge` the new table. Flags that are not listed here go to Beam.
 """
 
 import argparse
 import dataclasses
 import io
+import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -41,18 +43,27 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--endpoint", required=True, help="http://HOST/v1, OpenAI-compatible")
     parser.add_argument("--model", required=True, help="as the endpoint calls it")
     parser.add_argument("--prompt", default=PROMPT)
+    parser.add_argument("--every", action="store_true", help="clips that have a caption too")
     parser.add_argument("--cache", help="folder of answers, which are never asked for twice")
     chosen, beam_flags = parser.parse_known_args(arguments)
     captioner = Endpoint(chosen.endpoint, chosen.model, prompt=chosen.prompt, cache=chosen.cache)
-    counts = caption(chosen.table, chosen.output, captioner, PipelineOptions(beam_flags))
+    options = PipelineOptions(beam_flags)
+    counts = caption(chosen.table, chosen.output, captioner, options, every=chosen.every)
     for name, count in sorted(counts.items()):
         print(f"{name}: {count}")
 
 
 def caption(
-    judged: str, output: str, captioner: Captioner, options: PipelineOptions | None = None
+    judged: str,
+    output: str,
+    captioner: Captioner,
+    options: PipelineOptions | None = None,
+    *,
+    every: bool = False,
 ) -> dict[str, int]:
     """Writes the table with captions and without verdicts; returns clips by kind of caption.
+
+    `every`: clips that have a caption get one more.
 
     Raises:
         TableError: the table is not there, not whole or not judged, or something is at the output.
@@ -62,10 +73,10 @@ def caption(
         raise table.TableError(f"{judged} has no verdicts: run data_pipelines.judge on it first")
     table.empty(output)
     with beam.Pipeline(options=options) as pipeline:
-        every = pipeline | "read" >> ReadFromParquet(f"{judged}/*.parquet")
-        lacking = (
-            every
-            | "that lack one" >> beam.Filter(lambda columns: columns["rule"] == NO_CAPTION)
+        rows = pipeline | "read" >> ReadFromParquet(f"{judged}/*.parquet")
+        asked = (
+            rows
+            | "asked about" >> beam.Filter(_is_asked, every)
             | "by asset" >> beam.Map(lambda columns: (columns["asset_id"], Row.of(columns)))
             | "clips of an asset" >> beam.GroupByKey()
             | "frames" >> beam.FlatMapTuple(_with_pictures)
@@ -73,12 +84,12 @@ def caption(
             | "ask" >> beam.FlatMap(_captioned, captioner)
         )
         others = (
-            every
-            | "that do not" >> beam.Filter(lambda columns: columns["rule"] != NO_CAPTION)
+            rows
+            | "not asked about" >> beam.Filter(lambda columns: not _is_asked(columns, every))
             | "rows" >> beam.Map(Row.of)
         )
         _ = (
-            (others, lacking)
+            (others, asked)
             | beam.Flatten()
             | "columns" >> beam.Map(Row.flat)
             | "write"
@@ -94,6 +105,10 @@ def caption(
     about = {key: value for key, value in made_of.items() if key not in ("rules", "verdicts")}
     table.finish(output, about | {"captioner": captioner.name})
     return counts
+
+
+def _is_asked(columns: Mapping[str, Any], every: bool) -> bool:
+    return bool(columns["rule"] == NO_CAPTION or (every and columns["keep"]))
 
 
 def _with_pictures(asset_id: str, rows: Iterable[Row]) -> Iterator[tuple[Row, list[bytes]]]:
@@ -133,8 +148,12 @@ def _captioned(clips: list[tuple[Row, list[bytes]]], captioner: Captioner) -> It
     for (row, _), answer in zip(clips, answers, strict=True):
         if not answer:
             Metrics.counter("sora_jax", "no caption to be had").inc()
-        kind = captioner.name if answer else ""
-        yield dataclasses.replace(row, caption=answer, caption_kind=kind)
+        elif row.caption:
+            further = json.loads(row.captions or "{}") | {captioner.name: answer}
+            yield dataclasses.replace(row, captions=json.dumps(further, sort_keys=True))
+            continue
+        kind = row.caption_kind or (captioner.name if answer else "")
+        yield dataclasses.replace(row, caption=row.caption or answer, caption_kind=kind)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from sora_jax.data.build import SourceClip, finish_set, record_of, replacing
 from sora_jax.data.cuts import Plan, plan, taken
 from sora_jax.data.footage import read_frames, read_image
 from sora_jax.data.ledger import Ledger
-from sora_jax.data.schema import DataError, FileEntry, Manifest
+from sora_jax.data.schema import DataError, FileEntry, Manifest, stored_fields
 from sora_jax.data.tokenizer import Tokenizer
 from sora_jax.errors import ConfigError
 
@@ -157,7 +157,7 @@ def _account(judged: str, config: DataConfig, validation: float) -> _Account:
             ledger.note(row.name, f"{found.left_over} frames left over at the end of {row.clip_id}")
         for cut in found.cuts:
             height, width = cut.size
-            bucket = f"{cut.frames}x{height}x{width}"
+            bucket = f"{cut.duration or cut.frames}x{height}x{width}"
             clip_id = _clip_id(row, cut.start, cut.frames)
             size = (cut.frames, row.fps or 1.0)
             ledger.emitted(row.name, clip_id, bucket, cut.changes, *size, row.scores)
@@ -185,7 +185,7 @@ def part_of(asset_id: str, validation: float) -> str:
 def _plan(row: Row, config: DataConfig) -> Plan:
     left, top, right, bottom = row.box or (0, 0, row.width, row.height)
     size = (bottom - top, right - left)
-    return plan(row.first, row.frames, size, config.buckets, of=row.asset_frames)
+    return plan(row.first, row.frames, size, config, of=row.asset_frames)
 
 
 def _clip_id(row: Row, start: int, frames: int) -> str:
@@ -212,9 +212,19 @@ def _encoded(
         videos = taken(frames, [cut for _, cut in planned], [row.box for row, _ in planned])
         for (row, cut), video in zip(planned, videos, strict=True):
             clip_id = _clip_id(row, cut.start, cut.frames)
-            clip = SourceClip(clip_id, asset_id, row.caption, video, row.fps or 1.0, row.name)
+            captions = row.every_caption()
+            clip = SourceClip(
+                clip_id,
+                asset_id,
+                row.caption,
+                video,
+                row.fps or 1.0,
+                row.name,
+                duration=cut.duration,
+                captions=captions if len(captions) > 1 else {},
+            )
             bucket, record = record_of(clip, config)
-            yield (part_of(asset_id, validation), bucket), clip_id.encode(), dict(vars(record))
+            yield (part_of(asset_id, validation), bucket), clip_id.encode(), stored_fields(record)
 
 
 def _number(clip: Any, count: int, targets: Sequence[Target]) -> int:

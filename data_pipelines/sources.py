@@ -255,6 +255,17 @@ def with_facts(asset: Asset, facts: Mapping[str, Any]) -> Asset:
     return dataclasses.replace(asset, caption=" ".join(words.split()) or None)
 
 
+def further_captions(asset: Asset) -> str:
+    """JSON of captions of other kinds that were told as "captions": {"kind": "text"}; "" of none,
+    or of anything else, which is provenance alone."""
+    try:
+        found = json.loads(asset.provenance.get("captions", "{}"))
+        texts = {kind: " ".join(text.split()) for kind, text in found.items() if kind != "given"}
+    except (ValueError, AttributeError, RecursionError):
+        return ""
+    return json.dumps(texts, sort_keys=True) if any(texts.values()) else ""
+
+
 def printable(name: str) -> str:
     """A name as text that any table can hold: bytes that are not UTF-8 are written out."""
     return name.encode("utf-8", "backslashreplace").decode()

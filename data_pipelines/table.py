@@ -60,6 +60,7 @@ class Row:
     box: tuple[int, int, int, int] | None = None  # left, top, right, bottom
     caption: str = ""
     caption_kind: str = ""  # "given", or the captioner that made it
+    captions: str = ""  # JSON of captions of further kinds, by kind
     licence: str = ""
     provenance: str = "{}"  # JSON of what else was told of the asset
     thumbnails: bytes = b""
@@ -73,6 +74,11 @@ class Row:
         scores = columns.pop("scores")
         columns["box"] = None if self.box is None else list(self.box)
         return columns | {SCORE + name: value for name, value in scores.items()}
+
+    def every_caption(self) -> dict[str, str]:
+        """By kind, that of `caption` first."""
+        further = json.loads(self.captions) if self.captions else {}
+        return ({self.caption_kind: self.caption} if self.caption else {}) | further
 
     def asset(self) -> Asset:
         """Where the file lies that the clip is of."""

@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 
 from sora_jax import config as configs
 from sora_jax.data.buckets import Bucket
+from sora_jax.data.mixture import Clips
 from sora_jax.data.pipeline import Batches, Steps
-from sora_jax.data.sources import ClipSet
 from sora_jax.encoded import check_encoding, encoded_set
 from sora_jax.eval.previews import Preview, reconstruction_preview, sample_preview
 from sora_jax.experiment import Experiment
@@ -40,7 +40,7 @@ SHOWN_ROWS = 4  # of the previews
 SEARCHED_STEPS = 100  # of the schedule, which gives every bucket its share in so many
 
 
-def vae_run(experiment: Experiment, clips: ClipSet, directory: Path) -> Run:
+def vae_run(experiment: Experiment, clips: Clips, directory: Path) -> Run:
     """The autoencoder's training run."""
     mesh = make_mesh(experiment.mesh)
     stage, names = experiment.vae_stage, [b.name for b in experiment.data.buckets]
@@ -73,7 +73,7 @@ def vae_run(experiment: Experiment, clips: ClipSet, directory: Path) -> Run:
     )
 
 
-def dit_run(experiment: Experiment, clips: ClipSet, directory: Path) -> Run:
+def dit_run(experiment: Experiment, clips: Clips, directory: Path) -> Run:
     """The transformer's training run, on posterior means by the run's trained autoencoder, of the
     clips of a set or those that a set holds.
 
@@ -101,10 +101,10 @@ def dit_run(experiment: Experiment, clips: ClipSet, directory: Path) -> Run:
         experiment.seed,
         [rows_sharding(mesh_for_rows(mesh, shape_class.context)) for shape_class in classes],
         filled,
-        tokens=to_tokens if clips.manifest.latents else None,
+        tokens=to_tokens if clips.encoding else None,
     )
     make_scheduled = functools.partial(make_steps, curriculum=stage.periods())
-    if clips.manifest.latents:
+    if clips.encoding:
         steps, prepare = make_scheduled(), prepare_latents(experiment, mesh)
     elif stage.encode_once:
         make_scheduled()  # refuses what cannot be scheduled before all is encoded
@@ -194,7 +194,7 @@ def _run(
     )
 
 
-def open_directory(experiment: Experiment, clips: ClipSet, directory: Path) -> None:
+def open_directory(experiment: Experiment, clips: Clips, directory: Path) -> None:
     """Makes the run directory, or checks that it is of this experiment; keeps the tokenizer."""
     path = directory / "config.json"
     if path.exists():

@@ -27,6 +27,7 @@ from sora_jax.config import ConfigError, fingerprint
 from sora_jax.data.bad_records import BadRecord
 from sora_jax.data.buckets import Bucket
 from sora_jax.data.encode import BucketWork, LatentSet, TextEmbedder
+from sora_jax.data.mixture import Clips
 from sora_jax.data.once import Once, Stripes
 from sora_jax.data.pipeline import own_rows, read_ahead
 from sora_jax.data.schema import DataError, Encoding, Manifest
@@ -159,9 +160,9 @@ def vae_id(vae: VAE, mesh: Mesh) -> str:
     return digest.hexdigest()[:12]
 
 
-def check_encoding(clips: ClipSet, vae: VAE, mesh: Mesh) -> None:
+def check_encoding(clips: Clips, vae: VAE, mesh: Mesh) -> None:
     """Raises DataError unless the set's latents are of this autoencoder."""
-    encoding = clips.manifest.latents
+    encoding = clips.encoding
     if encoding is not None and encoding.vae_id != (own := vae_id(vae, mesh)):
         raise DataError(
             f"{clips.directory} holds latents of autoencoder {encoding.vae_id}, this run's is "
@@ -171,7 +172,7 @@ def check_encoding(clips: ClipSet, vae: VAE, mesh: Mesh) -> None:
 
 def encoded_set(
     experiment: Experiment,
-    clips: ClipSet,
+    clips: Clips,
     directory: Path,
     mesh: Mesh,
     vae: VAE,
@@ -195,7 +196,7 @@ def encoded_set(
     buckets = {i: experiment.data.buckets[i] for i in clips.filled_buckets(experiment.data)}
     made_by = {
         "experiment": fingerprint(experiment.trained()),
-        "set": clips.manifest.id,
+        "set": clips.id,
         "mean": np.asarray(statistics.mean).tolist(),  # another autoencoder has others
         "deviation": np.asarray(statistics.deviation).tolist(),
         "buckets": [bucket.name for bucket in buckets.values()],
@@ -223,7 +224,7 @@ def _label(kept: Path) -> Any:
 
 def _encoded(
     experiment: Experiment,
-    clips: ClipSet,
+    clips: Clips,
     bucket: int,
     mesh: Mesh,
     vae: VAE,
@@ -234,7 +235,7 @@ def _encoded(
     sharding = rows_sharding(mesh_for_rows(mesh, its_class.context))
     encode = functools.partial(encode_tokens, patch=experiment.dit.patch)
     start = _on_devices(encode, (vae, statistics), sharding)
-    records = clips.manifest.records(size.name)
+    records = len(clips.source(size))
     stripes = Stripes(size, records, its_class.rows, records)
     rows: list[list[np.ndarray]] = [[] for _ in range(its_class.rows)]
     for batch in read_ahead(Once(clips, [(stripes, 0)], [range(its_class.rows)])):

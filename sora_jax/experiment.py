@@ -10,6 +10,7 @@ from sora_jax.data.buckets import (
     ShapeClass,
     bucket_classes,
     check_buckets,
+    sources_by_period,
     weights_by_period,
 )
 from sora_jax.data.schedule import Schedule
@@ -91,6 +92,7 @@ class Experiment:
                 )
         # Now, and not when the first stage is done: a curriculum is for the second alone.
         Schedule(weights_by_period(self.data.buckets, self.dit_stage.curriculum), self.seed)
+        sources_by_period(self.data.sources, self.dit_stage.curriculum)
         self._check_mesh()
 
     def _check_mesh(self) -> None:

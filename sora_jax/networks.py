@@ -21,8 +21,8 @@ from jax.sharding import Mesh
 
 from sora_jax import config as configs
 from sora_jax.checkpoints import CheckpointError, Checkpoints
+from sora_jax.data.mixture import Clips
 from sora_jax.data.pipeline import Steps
-from sora_jax.data.sources import ClipSet
 from sora_jax.data.tokenizer import Tokenizer
 from sora_jax.experiment import Experiment
 from sora_jax.models.generator import Generator
@@ -49,7 +49,7 @@ def make_generator(experiment: Experiment, rngs: nnx.Rngs) -> Generator:
     )
 
 
-def measure_latents(experiment: Experiment, clips: ClipSet, directory: Path) -> None:
+def measure_latents(experiment: Experiment, clips: Clips, directory: Path) -> None:
     """Writes vae/latents.json: statistics of the averaged autoencoder's latents over the set."""
     mesh = make_mesh(experiment.mesh)
     checkpoints = Checkpoints(directory / "vae" / "checkpoints")

@@ -1,4 +1,4 @@
-"""Two processes of two CPU devices each, which find each other by jax.distributed."""
+"""Processes of two CPU devices each, which find each other by jax.distributed."""
 
 import os
 import socket
@@ -9,11 +9,11 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
-def in_two_processes(module: str, *arguments: str) -> None:
-    """Calls `child(port, number, *arguments)` of a test module in both; fails with what the first
+def in_processes(count: int, module: str, *arguments: str) -> None:
+    """Calls `child(port, number, *arguments)` of a test module in each; fails with what the first
     that ends badly said.
 
-    `child` is to begin with jax.distributed.initialize(f"localhost:{port}", 2, int(number)).
+    `child` is to begin with jax.distributed.initialize(f"localhost:{port}", count, int(number)).
     """
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -33,7 +33,7 @@ def in_two_processes(module: str, *arguments: str) -> None:
             stderr=subprocess.PIPE,
             text=True,
         )
-        for number in range(2)
+        for number in range(count)
     ]
     try:
         for process in children:

@@ -12,7 +12,7 @@ from sora_jax.data.sources import ClipSet
 from sora_jax.encoded import encode_set
 from sora_jax.networks import make_vae
 from sora_jax.sharding.mesh import make_mesh
-from tests.processes import in_two_processes
+from tests.processes import in_processes
 from tests.tiny import randomised
 
 # Four devices, two of each process; a row lies on two of them.
@@ -47,7 +47,7 @@ def encode(directory: Path, output: str, devices: list[jax.Device]) -> None:
 def test_two_processes_write_the_set_of_one(tmp_path: Path, order: str) -> None:
     experiment = load_experiment("demo", TINY)
     build_world_set(11, tmp_path / "set", experiment.data, experiment.world)
-    in_two_processes("tests.test_encoded_processes", str(tmp_path), order)
+    in_processes(2, "tests.test_encoded_processes", str(tmp_path), order)
     encode(tmp_path, "alone", jax.devices()[:4])
     ours, theirs = ClipSet(tmp_path / "latents"), ClipSet(tmp_path / "alone")
     assert ours.manifest.latents == theirs.manifest.latents

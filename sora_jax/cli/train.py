@@ -17,7 +17,7 @@ from absl import flags
 from sora_jax.assemble import dit_run, open_directory, vae_run
 from sora_jax.cli.main import run
 from sora_jax.config import ConfigError, fingerprint, load_experiment, to_text
-from sora_jax.data.sources import ClipSet
+from sora_jax.data.mixture import Clips, open_clips
 from sora_jax.experiment import Experiment
 from sora_jax.networks import measure_latents
 from sora_jax.train.executables import Executables, keep_on_disk
@@ -30,7 +30,12 @@ EXPERIMENT = flags.DEFINE_string(
 SET = flags.DEFINE_multi_string(
     "set", [], "change the experiment: --set dit.depth=12", flag_values=FLAGS
 )
-DATA = flags.DEFINE_string("data", None, "directory of the set to train on", flag_values=FLAGS)
+DATA = flags.DEFINE_multi_string(
+    "data",
+    [],
+    "directory of the set to train on, or NAME=DIRECTORY for each source of the experiment",
+    flag_values=FLAGS,
+)
 STAGE = flags.DEFINE_enum(
     "stage", "vae", ["vae", "dit"], "what to train; dit needs a trained vae", flag_values=FLAGS
 )
@@ -45,12 +50,12 @@ EXECUTABLES = flags.DEFINE_string(
 
 def main(argv: Sequence[str]) -> None:
     """Trains one stage."""
-    if EXPERIMENT.value is None or DATA.value is None or WORKDIR.value is None:
+    if EXPERIMENT.value is None or not DATA.value or WORKDIR.value is None:
         raise ConfigError("sora train needs --experiment, --data and --workdir")
     keep_on_disk()
     experiment = load_experiment(EXPERIMENT.value, SET.value)
     print(f"{to_text(experiment)}fingerprint {fingerprint(experiment)}", flush=True)
-    clips = ClipSet(DATA.value)
+    clips = open_clips(DATA.value, experiment.data)
     directory = Path(WORKDIR.value)
     open_directory(experiment, clips, directory)
     train_stage(experiment, clips, directory, STAGE.value, EXECUTABLES.value)
@@ -58,7 +63,7 @@ def main(argv: Sequence[str]) -> None:
 
 def train_stage(
     experiment: Experiment,
-    clips: ClipSet,
+    clips: Clips,
     directory: Path,
     stage: str,
     executables: str | None = None,

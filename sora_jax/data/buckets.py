@@ -62,8 +62,19 @@ class DataConfig:
     text_length: int = 32  # tokens of a caption, end mark included; longer ones are cut
     vocabulary_size: int = 512  # at most; a set with few captions supports fewer
     caption_dropout: float = 0.1  # share of rows with an empty caption, for guidance
+    caption_kinds: tuple[tuple[str, float], ...] = ()  # (kind, weight) where a record has several
+    sources: tuple[tuple[str, float], ...] = ()  # (name, weight) of several sets that are mixed
+    spare_frames: int = 0  # that stored clips may have beyond their bucket's, to draw a start from
+    frame_steps: tuple[int, ...] = (1,)  # of stored frames from one taken to the next, drawn too
 
     def __post_init__(self) -> None:
+        _check_weights("data.caption_kinds", self.caption_kinds)
+        _check_weights("data.sources", self.sources)
+        if self.spare_frames < 0 or not self.frame_steps or min(self.frame_steps) < 1:
+            raise ConfigError(
+                f"data.spare_frames {self.spare_frames} must not be negative and "
+                f"data.frame_steps {self.frame_steps} must be positive, and at least one"
+            )
         names = [bucket.name for bucket in self.buckets]
         if not names:
             raise ConfigError("data.buckets is empty: name at least one bucket")
@@ -88,25 +99,35 @@ class DataConfig:
             raise ConfigError(f"data.caption_dropout {self.caption_dropout} is not in [0, 1]")
 
 
+def _check_weights(field: str, weights: Sequence[tuple[str, float]]) -> None:
+    """Raises ConfigError unless every name is there once, with a weight from 0 up."""
+    names = [name for name, _ in weights]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ConfigError(f"{field} names {twice[0]} twice")
+    for name, weight in weights:
+        if not (weight >= 0 and math.isfinite(weight)):
+            raise ConfigError(f"{field}: weight {weight} of {name} is not 0 or above")
+
+
 @dataclasses.dataclass(frozen=True)
 class Period:
-    """From step `start_step` on the buckets named have these weights, and the others keep theirs. A
-    bucket of weight 0 is not drawn. The step need not be special in any way: streams go on there
-    without hole or repeat."""
+    """From step `start_step` on the buckets and sources named have these weights, and the others
+    keep theirs. What has weight 0 is not drawn. The step need not be special in any way: streams go
+    on there without hole or repeat."""
 
     start_step: int
-    weights: tuple[tuple[str, float], ...]  # (name of the bucket, weight)
+    weights: tuple[tuple[str, float], ...] = ()  # (name of the bucket, weight)
+    sources: tuple[tuple[str, float], ...] = ()  # (name of the source, weight)
 
     def __post_init__(self) -> None:
-        names = [name for name, _ in self.weights]
-        if self.start_step < 0 or not names or len(set(names)) < len(names):
+        if self.start_step < 0 or not (self.weights or self.sources):
             raise ConfigError(
                 f"curriculum: the period from step {self.start_step} must start at 0 or later and "
-                f"name each of its buckets once, not {names}"
+                "name a bucket or a source"
             )
-        for name, weight in self.weights:
-            if not (weight >= 0 and math.isfinite(weight)):
-                raise ConfigError(f"curriculum: weight {weight} of {name} is not 0 or above")
+        _check_weights("curriculum", self.weights)
+        _check_weights("curriculum", self.sources)
 
 
 def weights_by_period(
@@ -118,26 +139,42 @@ def weights_by_period(
         ConfigError: a period names an unknown bucket, leaves none to draw from, or does not start
             after the one before it.
     """
-    weights = {bucket.name: bucket.weight for bucket in buckets}
+    weights = [(bucket.name, bucket.weight) for bucket in buckets]
+    return _by_period("bucket", weights, [(each.start_step, each.weights) for each in curriculum])
+
+
+def sources_by_period(
+    sources: Sequence[tuple[str, float]], curriculum: Sequence[Period]
+) -> list[tuple[int, list[float]]]:
+    """As `weights_by_period`, at the same steps, of the sources of a config."""
+    return _by_period("source", sources, [(each.start_step, each.sources) for each in curriculum])
+
+
+def _by_period(
+    kind: str,
+    named: Sequence[tuple[str, float]],
+    changes: Sequence[tuple[int, Sequence[tuple[str, float]]]],
+) -> list[tuple[int, list[float]]]:
+    weights = dict(named)
     periods = [(0, list(weights.values()))]
-    for index, period in enumerate(curriculum):
-        before, start = periods[-1][0], period.start_step
+    for index, (start, changed) in enumerate(changes):
+        before = periods[-1][0]
         if index and start <= before:
             raise ConfigError(
                 f"curriculum: the period from step {start} follows the one from step {before}: put "
                 "periods in the order of their steps"
             )
-        for name, weight in period.weights:
+        for name, weight in changed:
             if name not in weights:
-                raise ConfigError(
-                    f"curriculum: there is no bucket {name}; there are {', '.join(weights)}"
-                )
+                there = ", ".join(weights) or "none"
+                raise ConfigError(f"curriculum: there is no {kind} {name}; there are {there}")
             weights[name] = weight
-        if not any(weights.values()):
-            raise ConfigError(f"curriculum: from step {start} on every bucket has weight 0")
         if start == 0:
             periods.pop()
         periods.append((start, list(weights.values())))
+    for start, values in periods:
+        if values and not any(values):
+            raise ConfigError(f"curriculum: from step {start} on every {kind} has weight 0")
     return periods
 
 
@@ -202,13 +239,15 @@ def nearest_size(height: int, width: int, buckets: Sequence[Bucket]) -> tuple[in
     return min(sizes, key=order)
 
 
-def split_lengths(frames: int, durations: Sequence[int]) -> list[int]:
-    """Cuts a shot into consecutive clips: as many of the longest duration as fit, then shorter.
+def split_lengths(frames: int, durations: Sequence[int], spare: int = 0) -> list[tuple[int, int]]:
+    """Cuts a shot into consecutive clips of the longest duration that fits, then shorter.
 
-    The frames that are left are fewer than the shortest duration.
+    Returns (duration, frames) of each, where frames are the duration and up to `spare` more, as far
+    as the shot goes. What is left over is shorter than the shortest duration.
     """
-    lengths: list[int] = []
+    lengths: list[tuple[int, int]] = []
     for duration in sorted(set(durations), reverse=True):
-        count, frames = divmod(frames, duration)
-        lengths += [duration] * count
+        while frames >= duration:
+            lengths.append((duration, min(duration + spare, frames)))
+            frames -= lengths[-1][1]
     return lengths

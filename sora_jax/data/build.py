@@ -24,6 +24,7 @@ from sora_jax.data.schema import (
     Manifest,
     Record,
     features,
+    stored_fields,
 )
 from sora_jax.data.tokenizer import Tokenizer
 
@@ -34,7 +35,7 @@ FLUSH_BYTES = 2**26  # of media held back, because TFDS rewrites its own index a
 
 @dataclasses.dataclass(frozen=True)
 class SourceClip:
-    """A clip on its way into a set; its size is that of a bucket."""
+    """A clip on its way into a set; its size is that of a bucket, but for frames to spare."""
 
     clip_id: str
     asset_id: str
@@ -43,6 +44,8 @@ class SourceClip:
     fps: float
     source: str = ""  # what the ledger calls it; the clip id if empty
     changes: tuple[str, ...] = ()  # what was done to it, for the ledger
+    duration: int | None = None  # frames of its bucket; None: it has none to spare
+    captions: Mapping[str, str] = dataclasses.field(default_factory=dict)  # by kind, if of several
 
 
 def build_set(
@@ -128,8 +131,10 @@ def record_of(clip: SourceClip, config: DataConfig) -> tuple[str, Record]:
         DataError: it has not the size of a bucket, no caption, or no sensible rate.
     """
     names = {(b.frames, b.height, b.width): b.name for b in config.buckets}
-    bucket = names.get(clip.video.shape[:3])
-    if bucket is None or clip.video.dtype != np.uint8 or clip.video.shape[3:] != (3,):
+    frames, height, width = clip.video.shape[:3]
+    bucket = names.get((clip.duration or frames, height, width))
+    pixels = clip.video.dtype == np.uint8 and clip.video.shape[3:] == (3,)
+    if bucket is None or frames < (clip.duration or 1) or not pixels:
         raise DataError(
             f"clip {clip.clip_id} is {clip.video.dtype} {clip.video.shape}: not a bucket of "
             f"{', '.join(names.values())}"
@@ -139,11 +144,11 @@ def record_of(clip: SourceClip, config: DataConfig) -> tuple[str, Record]:
     if not (math.isfinite(clip.fps) and clip.fps > 0):
         raise DataError(f"clip {clip.clip_id} has {clip.fps} frames per second")
     media, media_format = encode_clip(clip.video, clip.fps)
-    frames, height, width = clip.video.shape[:3]
     return bucket, Record(
         clip_id=clip.clip_id,
         asset_id=clip.asset_id,
         caption=clip.caption,
+        captions=clip.captions,
         media=media,
         media_format=media_format,
         frames=frames,
@@ -216,7 +221,7 @@ class _Writer:
         bucket, record = record_of(clip, self._config)
         self._ids.add(clip.clip_id)
         self._counts[bucket] += 1
-        self._pending.setdefault(bucket, []).append(dict(vars(record)))
+        self._pending.setdefault(bucket, []).append(stored_fields(record))
         self._pending_bytes += len(record.media)
         if self._pending_bytes > FLUSH_BYTES:
             self._flush()

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import UInt8
 
-from sora_jax.data.buckets import Bucket, nearest_size, split_lengths
+from sora_jax.data.buckets import DataConfig, nearest_size, split_lengths
 from sora_jax.data.transforms import fit, fit_changes
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels of a picture
@@ -20,6 +20,7 @@ class Cut:
     frames: int
     size: tuple[int, int]  # height and width of its bucket
     changes: tuple[str, ...]
+    duration: int | None = None  # frames of its bucket, where it has some to spare
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +32,7 @@ class Plan:
     left_over: int = 0  # frames at the end, too few for another clip
 
 
-def plan(
-    start: int, frames: int, size: tuple[int, int], buckets: Sequence[Bucket], *, of: int
-) -> Plan:
+def plan(start: int, frames: int, size: tuple[int, int], config: DataConfig, *, of: int) -> Plan:
     """Consecutive clips of a shot: of the buckets' size nearest in aspect that needs no upscaling,
     as many of the longest duration as fit, then shorter ones.
 
@@ -41,10 +40,10 @@ def plan(
         start: first frame of the shot; 0 for an image.
         frames: of the shot; 1 for an image.
         size: height and width of what is to be seen of it.
-        buckets: to choose from.
+        config: the buckets to choose from, and how many frames clips may have to spare.
         of: frames of the whole file.
     """
-    end = start + frames
+    end, buckets = start + frames, config.buckets
     name = f"frames {start} to {end}: " if of > 1 else ""
     long_enough = [bucket for bucket in buckets if 1 < bucket.frames <= frames]
     images = [bucket for bucket in buckets if bucket.frames == 1]
@@ -59,9 +58,10 @@ def plan(
         return Plan((Cut(start, 1, bucket_size, (short,) * (of > 1) + resized),))
     cuts = []
     durations = [b.frames for b in long_enough if (b.height, b.width) == bucket_size]
-    for length in split_lengths(frames, durations):
+    for duration, length in split_lengths(frames, durations, config.spare_frames):
         part = f"frames {start} to {start + length} of {of}"
-        cuts.append(Cut(start, length, bucket_size, (part,) * (length < of) + resized))
+        changes = (part,) * (length < of) + resized
+        cuts.append(Cut(start, length, bucket_size, changes, duration))
         start += length
     return Plan(tuple(cuts), left_over=end - start)
 

@@ -24,7 +24,15 @@ from sora_jax.data.ledger import Ledger
 from sora_jax.data.once import Once, OnceBatch, Stripes
 from sora_jax.data.pipeline import read_ahead
 from sora_jax.data.progress import Made, Progress
-from sora_jax.data.schema import MANIFEST_FILE, DataError, Encoding, FileEntry, Manifest
+from sora_jax.data.schema import (
+    MANIFEST_FILE,
+    DataError,
+    Described,
+    Encoding,
+    FileEntry,
+    Manifest,
+    stored_fields,
+)
 from sora_jax.data.sources import ClipSet
 
 # Not compressed: latents give way by a fifth and take as long to unpack as all the rest of reading.
@@ -260,7 +268,7 @@ class _Shards:
             kept.append((row, LatentRecord(**fields, mean=mean, log_variance=log_variance)))
         texts = self._embed([record.caption for _, record in kept]) if self._embed and kept else ()
         for place, (row, record) in enumerate(kept):
-            fields = dict(vars(record))
+            fields = stored_fields(record)
             if self._embed:
                 fields["text"] = np.asarray(texts[place], BFLOAT16)
             self._writers[row].write(self._serialize(fields))
@@ -296,5 +304,4 @@ def _serializer(*, with_text: bool) -> Callable[[dict[str, Any]], bytes]:
 
 
 def _description(record: Any) -> dict[str, Any]:
-    names = ("clip_id", "asset_id", "caption", "frames", "height", "width", "fps")
-    return {name: getattr(record, name) for name in names}
+    return {field.name: getattr(record, field.name) for field in dataclasses.fields(Described)}

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from sora_jax.data.buckets import DataConfig
 from sora_jax.data.build import SourceClip
@@ -19,7 +20,8 @@ CAPTION_SUFFIXES = (".txt", ".json")
 def folder_clips(folder: Path | str, config: DataConfig, ledger: Ledger) -> Iterator[SourceClip]:
     """Clips of every usable file below a folder, in the order of their paths.
 
-    A caption is the text of `name.txt`, or "caption" in `name.json`, beside the media `name.*`.
+    A caption is the text of `name.txt`, or "caption" in `name.json`, beside the media `name.*`; the
+    latter may have "captions" of other kinds, by kind.
     Videos are split at cuts, and shots into consecutive clips of the buckets' durations. Each is
     cropped and resized once, to the bucket size nearest in aspect that needs no upscaling.
     Everything that is not used is in the ledger with the reason.
@@ -53,18 +55,19 @@ def _clips(
             ledger.dropped(source, "unsupported kind of file", suffix)
             continue
         try:
-            caption = read_caption(path)
+            captions = read_captions(path)
             asset = file_sha256(path)
             if asset in seen:
                 raise MediaError(path, "duplicate", f"same bytes as {seen[asset]}")
             seen[asset] = source
-            yield from _media_clips(path, source, asset, caption, config, ledger)
+            yield from _media_clips(path, source, asset, captions, config, ledger)
         except MediaError as error:
             ledger.dropped(source, error.reason, error.detail)
 
 
-def read_caption(path: Path) -> str:
-    """Caption of a media file from its sidecar, with runs of white space made one space.
+def read_captions(path: Path) -> dict[str, str]:
+    """Captions of a media file by kind, "given" first, from its sidecar, with runs of white space
+    made one space.
 
     Raises:
         MediaError: there is none, or it is empty, not UTF-8, or not JSON with a "caption".
@@ -75,22 +78,27 @@ def read_caption(path: Path) -> str:
         raise MediaError(path, "no caption", f"expected {sidecars[0].name} or {sidecars[1].name}")
     try:
         text = sidecar.read_text(encoding="utf-8-sig")
-        if sidecar.suffix == ".json":
-            text = json.loads(text)["caption"]
-        caption = " ".join(text.split())
+        told: Any = json.loads(text) if sidecar.suffix == ".json" else {"caption": text}
+        found: dict[str, str] = {"given": told["caption"], **told.get("captions", {})}
+        captions = {kind: " ".join(text.split()) for kind, text in found.items()}
     except UnicodeDecodeError as error:
         raise MediaError(path, "caption is not UTF-8", f"{sidecar.name}: {error.reason}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise MediaError(
             path, "caption cannot be read", f'{sidecar.name} is not like {{"caption": "text"}}'
         ) from error
-    if not caption:
+    if not captions["given"]:
         raise MediaError(path, "caption is empty", sidecar.name)
-    return caption
+    return {kind: text for kind, text in captions.items() if text}
 
 
 def _media_clips(
-    path: Path, source: str, asset: str, caption: str, config: DataConfig, ledger: Ledger
+    path: Path,
+    source: str,
+    asset: str,
+    captions: dict[str, str],
+    config: DataConfig,
+    ledger: Ledger,
 ) -> Iterator[SourceClip]:
     if path.suffix.lower() in VIDEO_SUFFIXES:
         scan = scan_video(path)
@@ -99,13 +107,23 @@ def _media_clips(
         image = read_image(path)
         height, width = image.shape[:2]
         # An image has no duration; its rate is of no effect, and 1 keeps seconds finite.
-        fps, found = 1.0, plan(0, 1, (height, width), config.buckets, of=1)
+        fps, found = 1.0, plan(0, 1, (height, width), config, of=1)
         if found.dropped:
             raise MediaError(path, *found.dropped)
         frames, cuts = iter([image]), list(found.cuts)
     for cut, video in zip(cuts, taken(frames, cuts), strict=True):
         clip_id = f"{asset[:16]}-{cut.start:06d}-{cut.start + cut.frames:06d}"
-        yield SourceClip(clip_id, asset, caption, video, fps, source, cut.changes)
+        yield SourceClip(
+            clip_id,
+            asset,
+            captions["given"],
+            video,
+            fps,
+            source,
+            cut.changes,
+            duration=cut.duration,
+            captions=captions if len(captions) > 1 else {},
+        )
 
 
 def _cuts(scan: Scan, config: DataConfig, source: str, ledger: Ledger) -> list[Cut]:
@@ -119,7 +137,7 @@ def _cuts(scan: Scan, config: DataConfig, source: str, ledger: Ledger) -> list[C
     cuts: list[Cut] = []
     for start, end in shots:
         size = (scan.height, scan.width)
-        found = plan(start, end - start, size, config.buckets, of=scan.frames)
+        found = plan(start, end - start, size, config, of=scan.frames)
         cuts += found.cuts
         if found.dropped:
             ledger.dropped(source, *found.dropped)

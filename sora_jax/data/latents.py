@@ -6,25 +6,15 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from sora_jax.data.schema import described, describing_features, parse_example
+from sora_jax.data.schema import Described, described, describing_features, parse_example
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
-@dataclasses.dataclass(frozen=True)
-class LatentRecord:
-    """One captioned clip after the autoencoder: the fields are the TFDS features of the same names.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LatentRecord(Described):
+    """One captioned clip after the autoencoder. Latents are not normalised."""
 
-    Frames, height and width are the clip's, in pixels. Latents are not normalised.
-    """
-
-    clip_id: str
-    asset_id: str
-    caption: str
-    frames: int
-    height: int
-    width: int
-    fps: float
     mean: np.ndarray  # bfloat16 [t, h, w, c]
     log_variance: np.ndarray  # as `mean`
     text: np.ndarray | None = None  # embeddings of the caption, bfloat16 [l, d], if the set has any

@@ -16,8 +16,9 @@ from jaxtyping import UInt8
 
 from sora_jax.data.bad_records import BadRecord
 from sora_jax.data.buckets import Bucket
+from sora_jax.data.mixture import Clips, Joined
 from sora_jax.data.schema import DataError, Record
-from sora_jax.data.sources import ClipSet, ShardSource
+from sora_jax.data.sources import ShardSource
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Once:
     """Random access to the batches of pieces, each from its first to its last."""
 
     def __init__(
-        self, clips: ClipSet, parts: Sequence[tuple[Stripes, int]], rows: Sequence[Sequence[int]]
+        self, clips: Clips, parts: Sequence[tuple[Stripes, int]], rows: Sequence[Sequence[int]]
     ) -> None:
         """`parts`: stripes and the piece of them; `rows`: what this process reads of each."""
         self._parts, self._rows = parts, rows
@@ -97,12 +98,15 @@ class Once:
                 if isinstance(found, DataError):
                     record = BadRecord(index, _clip_id(source, index), str(found))
                 else:
-                    record, video[place] = found
+                    record, pixels = found
+                    # Of a stored clip with frames to spare, the first.
+                    record = dataclasses.replace(record, frames=size.frames)
+                    video[place] = pixels[: size.frames]
             records.append(record)
         return OnceBatch(part, number + 1 == self._ends[part], tuple(records), video)
 
 
-def _clip_id(source: ShardSource[Record], index: int) -> str:
+def _clip_id(source: ShardSource[Record] | Joined, index: int) -> str:
     """Of a record that may not even be one; then empty."""
     [record] = source.records([index])
     return "" if isinstance(record, DataError) else record.clip_id

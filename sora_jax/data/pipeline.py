@@ -1,13 +1,13 @@
 """The loader: the batch of step k is a pure function of (seed, k), on every host.
 
 A schedule maps the step to a bucket and to the number of the batch in that bucket. Batch n of a
-bucket holds the positions [n * rows, (n + 1) * rows) of the bucket's endless stream: its records,
-shuffled anew in every epoch. A host reads the rows that its devices own. So the stream is the same
-on any number of hosts, and the only state to save is the step.
+bucket holds the positions [n * clips, (n + 1) * clips) of the bucket's endless stream (stream.py):
+its records, shuffled anew in every epoch, or those of several sources in exact proportions. A host
+reads the clips of the rows that its devices own. So the stream is the same on any number of hosts,
+and the only state to save is the step.
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
 import sys
@@ -19,10 +19,11 @@ import jax
 import numpy as np
 
 from sora_jax.data.bad_records import TRIES, BadRecords
-from sora_jax.data.buckets import DataConfig, Period, weights_by_period
-from sora_jax.data.schedule import Schedule, hash_seed, shuffled
-from sora_jax.data.schema import DataError, Record
-from sora_jax.data.sources import ClipSet
+from sora_jax.data.buckets import DataConfig, Period, sources_by_period, weights_by_period
+from sora_jax.data.mixture import Clips
+from sora_jax.data.schedule import Schedule
+from sora_jax.data.schema import DataError, Described
+from sora_jax.data.stream import Stream
 from sora_jax.errors import ConfigError
 from sora_jax.types import EncodedBatch, VideoBatch
 
@@ -35,9 +36,9 @@ class Steps:
 
     def __init__(
         self,
-        clips: ClipSet,
+        clips: Clips,
         config: DataConfig,
-        rows: Sequence[int],
+        batch_clips: Sequence[int],
         seed: int,
         shardings: Sequence[jax.sharding.Sharding] | None = None,
         buckets: Sequence[int] | None = None,
@@ -48,35 +49,36 @@ class Steps:
         """Checks everything that later reads rely on; reads no record.
 
         Args:
-            clips: the set.
-            config: which buckets, how often, and how captions are encoded and dropped.
-            rows: global rows of a batch, for each bucket of `config`.
+            clips: the set, or those of the config's sources.
+            config: which buckets and sources, how often, and how captions are encoded and dropped.
+            batch_clips: of a batch, over all processes, for each bucket of `config`.
             seed: of schedule, shuffling and caption dropout.
-            shardings: of the rows of each bucket's batch; by default this process supplies all.
+            shardings: of each bucket's clips; by default this process supplies all.
             buckets: indices into `config.buckets` to draw from; all of them by default.
             latents: of every record of each bucket, [records, n, c]; then batches hold these and
                 no video is decoded.
-            curriculum: changes of the buckets' weights, at steps of this stream.
+            curriculum: changes of the weights of buckets and sources, at steps of this stream.
             tokens: of a set of latents, what makes a batch of them, [b, t, h, w, c], normalised
                 patches [b, n, c].
 
         Raises:
             DataError: the set has no record for one of the buckets, or holds latents and `tokens`
                 is not given.
-            ConfigError: `rows` and buckets disagree, a weight is too small to schedule, or a period
-                of the curriculum draws from none of `buckets`.
+            ConfigError: `batch_clips` and buckets disagree, a weight is too small to schedule, or a
+                period of the curriculum draws from none of `buckets`, or for one of them from no
+                source.
         """
-        if len(rows) != len(config.buckets):
-            raise ConfigError(f"{len(rows)} row counts for {len(config.buckets)} buckets")
-        self.clips, self.config, self.rows, self.seed = clips, config, tuple(rows), seed
+        if len(batch_clips) != len(config.buckets):
+            raise ConfigError(f"{len(batch_clips)} clip counts for {len(config.buckets)} buckets")
+        self.clips, self.config, self.seed = clips, config, seed
+        self.batch_clips = tuple(batch_clips)
         self.buckets = tuple(range(len(config.buckets)) if buckets is None else buckets)
-        self._names = [bucket.name for bucket in config.buckets]
         self._latents, self._tokens = latents, tokens
         if tokens is None:
             clips.require_pixels("this stage of training")
-        self._own = {
-            bucket: own_rows(shardings[bucket], rows[bucket]) if shardings else range(rows[bucket])
-            for bucket in self.buckets
+        self._own: dict[int, Sequence[int]] = {
+            bucket: own_rows(shardings[bucket], count) if shardings else range(count)
+            for bucket, count in ((each, batch_clips[each]) for each in self.buckets)
         }
         self._sources = {bucket: clips.source(config.buckets[bucket]) for bucket in self.buckets}
         for bucket, source in self._sources.items():
@@ -88,6 +90,9 @@ class Steps:
         self.bad_records = BadRecords()
         self.curriculum = tuple(curriculum)
         self._schedule = Schedule(self._weights(), seed)
+        self._streams = {
+            bucket: self._stream(bucket, choice) for choice, bucket in enumerate(self.buckets)
+        }
 
     def _weights(self) -> list[tuple[int, list[float]]]:
         """(First step, weights from there on of the buckets that are drawn from)."""
@@ -102,6 +107,22 @@ class Steps:
             periods.append((start, drawn))
         return periods
 
+    def _stream(self, bucket: int, choice: int) -> Stream:
+        """Of a bucket; `choice`: its number among those that are drawn from."""
+        size, sizes = self.config.buckets[bucket], self.clips.counts(self.config.buckets[bucket])
+        mixture: dict[int, list[float]] = {}
+        periods = sources_by_period(self.config.sources, self.curriculum)
+        for (start, weights), bases in zip(periods, self._schedule.bases, strict=True):
+            there = [weight * (count > 0) for weight, count in zip(weights, sizes, strict=False)]
+            if weights and not any(there):
+                raise ConfigError(
+                    f"curriculum: from step {start} on bucket {size.name} is drawn from sources "
+                    "that have no clip for it: give another source a weight"
+                )
+            mixture[bases[choice] * self.batch_clips[bucket]] = there
+        drawn = list(mixture.items()) if self.config.sources else []
+        return Stream(size.name, self.config, self.seed, sizes, drawn)
+
     def __len__(self) -> int:
         return sys.maxsize
 
@@ -111,14 +132,14 @@ class Steps:
     def fingerprint(self) -> str:
         """12 hex digits over all that decides the stream, and nothing that does not (the hosts)."""
         config = dataclasses.asdict(self.config)
-        del config["shape_classes"]  # of which only the rows matter here
+        del config["shape_classes"]  # of which only the clips of a batch matter here
         content = {
             "config": config,
-            "rows": self.rows,
+            "clips": self.batch_clips,
             "seed": self.seed,
             "buckets": self.buckets,
             "curriculum": [dataclasses.asdict(period) for period in self.curriculum],
-            "set": self.clips.manifest.id,
+            "set": self.clips.id,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -134,31 +155,38 @@ class Steps:
         """
         choice, number = self._schedule[step]
         bucket = self.buckets[choice]
-        first = number * self.rows[bucket]
-        positions = [first + row for row in self._own[bucket]]
+        stream, frames = self._streams[bucket], self.config.buckets[bucket].frames
+        first = number * self.batch_clips[bucket]
+        positions = [first + own for own in self._own[bucket]]
         clips = self._read(bucket, positions)
-        captions = [
-            "" if self._drops_caption(bucket, position) else record.caption
-            for position, (record, _) in zip(positions, clips, strict=True)
-        ]
+        captions = [stream.caption(p, each) for p, (each, _) in zip(positions, clips, strict=True)]
+        rates = [record.fps for record, _ in clips]
+        values = [value for _, value in clips]
         is_video = self._latents is None and self._tokens is None
-        values = np.stack([clip[1] for clip in clips])
+        if is_video:
+            for place, (position, video) in enumerate(zip(positions, values, strict=True)):
+                if len(video) > frames:
+                    start, every = stream.window(position, len(video), frames)
+                    values[place] = video[start::every][:frames]
+                    rates[place] /= every
+        stacked = np.stack(values)
         arrays: dict[str, Any] = {
-            "video" if is_video else "latents": self._tokens(values) if self._tokens else values,
+            "video" if is_video else "latents": self._tokens(stacked) if self._tokens else stacked,
             "text": self.clips.tokenizer.encode(captions, self.config.text_length),
-            "fps": np.asarray([record.fps for record, _ in clips], np.float32),
+            "fps": np.asarray(rates, np.float32),
             "example_id": (np.asarray(positions, np.int64) % 2**31).astype(np.int32),
         }
         return bucket, (VideoBatch if is_video else EncodedBatch)(**arrays)
 
-    def _read(self, bucket: int, positions: Sequence[int]) -> list[tuple[Record, np.ndarray]]:
+    def _read(self, bucket: int, positions: Sequence[int]) -> list[tuple[Described, np.ndarray]]:
         """The clips at positions of a bucket's stream. Where one is bad, that of the next position
         stands in, and so on: the same on any number of hosts and after a restart.
 
         Raises:
             DataError: too many in a row, or of all, are bad, or a shard cannot be read; names it.
         """
-        indices = [self._index(bucket, position) for position in positions]
+        stream = self._streams[bucket]
+        indices = [stream.index(position) for position in positions]
         clips = []
         found = self._clips(bucket, indices)
         for position, index, clip in zip(positions, indices, found, strict=True):
@@ -168,20 +196,14 @@ class Steps:
                 after += 1
                 if after == position + TRIES:
                     raise DataError(f"{TRIES} records in a row cannot be used; the last: {clip}")
-                index = self._index(bucket, after)
+                index = stream.index(after)
                 [clip] = self._clips(bucket, [index])
             clips.append(clip)
         return clips
 
-    def _index(self, bucket: int, position: int) -> int:
-        """Of the record at a position of a bucket's stream; each comes once in an epoch."""
-        size = len(self._sources[bucket])
-        epoch, offset = divmod(position, size)
-        return shuffled(offset, size, _epoch_seed(self.seed, self._names[bucket], epoch))
-
     def _clips(
         self, bucket: int, indices: Sequence[int]
-    ) -> Sequence[tuple[Record, np.ndarray] | DataError]:
+    ) -> Sequence[tuple[Described, np.ndarray] | DataError]:
         """Records with their pixels, or with the latents made of these."""
         self.bad_records.read(len(indices))
         source = self._sources[bucket]
@@ -193,17 +215,6 @@ class Steps:
             record if isinstance(record, DataError) else (record, latents[index])
             for record, index in zip(records, indices, strict=True)
         ]
-
-    def _drops_caption(self, bucket: int, position: int) -> bool:
-        """By position in the stream, so that it is the same on any number of hosts."""
-        draw = hash_seed("caption", self.seed, self._names[bucket], position)
-        return draw < self.config.caption_dropout * 2**32
-
-
-@functools.lru_cache(maxsize=64)
-def _epoch_seed(seed: int, bucket: str, epoch: int) -> int:
-    """The same for all records of an epoch, so made once."""
-    return hash_seed("shuffle", seed, bucket, epoch)
 
 
 class Batches(Iterator[tuple[int, Any]]):

@@ -42,10 +42,10 @@ def _index_shuffle() -> Any:
     return index_shuffle
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=512)  # of 128 KiB at most
 def _permutation(size: int, seed: int) -> np.ndarray:
     # Ranks of raw bits, which NumPy promises never to change; Generator.permutation it does not.
-    return np.argsort(np.random.PCG64(seed).random_raw(size), kind="stable")
+    return np.argsort(np.random.PCG64(seed).random_raw(size), kind="stable").astype(np.uint16)
 
 
 def apportioned(weights: Sequence[float], steps: int) -> tuple[int, ...]:
@@ -115,6 +115,11 @@ class Schedule:
     def shares(self) -> tuple[tuple[float, ...], ...]:
         """Of each period, the share of every bucket in its steps."""
         return tuple(tuple(n / self._block for n in each.counts) for each in self._stretches)
+
+    @property
+    def bases(self) -> tuple[tuple[int, ...], ...]:
+        """Of each period, how many batches of every bucket come before it."""
+        return tuple(each.bases for each in self._stretches)
 
     def __getitem__(self, step: int) -> tuple[int, int]:
         stretch = self._stretches[bisect.bisect_right(self._starts, step) - 1]

@@ -27,19 +27,30 @@ class DataError(UserError):
     """Media, a record or a set that cannot be used; the message names it and says what to do."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Record:
-    """One captioned clip as stored: the fields are the TFDS features of the same names."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Described:
+    """Which clip a record is of, and of what size, in pixels: what records of all sets have.
+
+    The fields are the TFDS features of the same names. Where a clip has captions of several kinds,
+    `captions` has all of them, the first as well, by kind; it is stored as JSON.
+    """
 
     clip_id: str  # unique in the set
     asset_id: str  # the source it was cut from, so that clips of one video can be kept together
     caption: str
-    media: bytes
-    media_format: MediaFormat
+    captions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     frames: int
     height: int
     width: int
     fps: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Record(Described):
+    """One captioned clip as stored."""
+
+    media: bytes
+    media_format: MediaFormat
 
     @classmethod
     def parse(cls, serialized: bytes) -> "Record":
@@ -86,11 +97,27 @@ def described(feature: Any) -> dict[str, Any]:
         "clip_id": feature["clip_id"].bytes_list.value[0].decode(),
         "asset_id": feature["asset_id"].bytes_list.value[0].decode(),
         "caption": feature["caption"].bytes_list.value[0].decode(),
+        "captions": _captions(feature),
         "frames": feature["frames"].int64_list.value[0],
         "height": feature["height"].int64_list.value[0],
         "width": feature["width"].int64_list.value[0],
         "fps": feature["fps"].float_list.value[0],
     }
+
+
+def _captions(feature: Any) -> Mapping[str, str]:
+    """Sets that were made before there were several kinds have no such feature."""
+    stored = feature["captions"].bytes_list.value if "captions" in feature else ()
+    if not stored or not stored[0]:
+        return {}
+    captions: Mapping[str, str] = json.loads(stored[0])
+    return captions
+
+
+def stored_fields(record: Described) -> dict[str, Any]:
+    """The fields of a record as TFDS takes them."""
+    captions = json.dumps(record.captions, ensure_ascii=False) if record.captions else ""
+    return {**vars(record), "captions": captions}
 
 
 @functools.cache
@@ -125,6 +152,7 @@ def describing_features() -> dict[str, Any]:
         "clip_id": f.Text(),
         "asset_id": f.Text(),
         "caption": f.Text(),
+        "captions": f.Text(),
         "frames": f.Scalar(np.int32),
         "height": f.Scalar(np.int32),
         "width": f.Scalar(np.int32),

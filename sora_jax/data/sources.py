@@ -14,7 +14,7 @@ from array_record.python import array_record_module
 from sora_jax.data.buckets import Bucket, DataConfig
 from sora_jax.data.latents import LatentRecord, posterior_mean
 from sora_jax.data.media import decode_record
-from sora_jax.data.schema import DataError, FileEntry, Manifest, Record
+from sora_jax.data.schema import DataError, Encoding, FileEntry, Manifest, Record
 from sora_jax.data.tokenizer import Tokenizer
 
 # Sets up to this size are hashed when they are opened: about a second.
@@ -64,7 +64,7 @@ class ShardSource(Generic[Stored]):
 
     def __getitem__(self, index: int) -> Stored:
         """Raises DataError, naming the shard, if the record cannot be read."""
-        return _usable(self.records([index])[0])
+        return usable(self.records([index])[0])
 
     def clip(self, index: int) -> tuple[Stored, np.ndarray]:
         """A record and its pixels, uint8 [t, h, w, 3], or its latents, bfloat16 [t, h, w, c].
@@ -72,7 +72,7 @@ class ShardSource(Generic[Stored]):
         Raises:
             DataError: it cannot be read or decoded; names the clip and the shard.
         """
-        return _usable(self.clips([index])[0])
+        return usable(self.clips([index])[0])
 
     def records(self, indices: Sequence[int]) -> list[Stored | DataError]:
         """Several records at once; in place of a bad one, the error that says why.
@@ -192,7 +192,8 @@ def read_through(path: Path) -> None:
             pass
 
 
-def _usable(found: Usable | DataError) -> Usable:
+def usable(found: Usable | DataError) -> Usable:
+    """What was found; raises it where it is an error."""
     if isinstance(found, DataError):
         raise found
     return found
@@ -221,6 +222,20 @@ class ClipSet:
         """Checks every file, `contents` by hash; raises DataError at the first that fails."""
         for file in self.manifest.files():
             file.check(self.directory, contents=contents)
+
+    @property
+    def id(self) -> str:
+        """sha256 over everything in the set."""
+        return self.manifest.id
+
+    @property
+    def encoding(self) -> Encoding | None:
+        """Of the latents that the set holds, if it does."""
+        return self.manifest.latents
+
+    def counts(self, bucket: Bucket) -> list[int]:
+        """Records of a bucket, of each set that this one is made of: itself."""
+        return [self.manifest.records(bucket.name)]
 
     def source(self, bucket: Bucket) -> ShardSource[Any]:
         """Records of a bucket; empty if the set has none."""

@@ -44,14 +44,15 @@ def world_examples(
 
 def set_examples(clips: ClipSet, sizes: Sequence[Bucket], count: int) -> list[Example]:
     """Up to `count` clips of a set, evenly spaced within each of the sizes."""
-    sources = [source for source in map(clips.source, sizes) if len(source)]
+    every = [(clips.source(size), size.frames) for size in sizes]
+    sources = [(source, frames) for source, frames in every if len(source)]
     share = -(-count // max(len(sources), 1))
     examples: list[Example] = []
-    for source in sources:
+    for source, frames in sources:
         chosen = np.unique(np.linspace(0, len(source) - 1, min(share, len(source))).astype(int))
         for index in chosen:
             record = source[int(index)]
-            video = decode_record(record)
+            video = decode_record(record)[:frames]
             examples.append(Example(record.caption, video, record.fps, len(examples)))
     return examples[:count]
 

@@ -1,5 +1,6 @@
 """Small sets of clips whose pixels tell which clip they are."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,14 +36,16 @@ def clips(config: DataConfig = CONFIG, sizes: tuple[int, ...] = SIZES) -> Iterat
             yield clip(bucket, number)
 
 
-class Half:
-    """Stands for the sharding of rows over the devices of two hosts, as one of them sees it."""
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """Stands for the sharding of rows over the devices of some hosts, as one of them sees it."""
 
-    def __init__(self, host: int) -> None:
-        self.host = host
+    host: int
+    hosts: int
 
     def addressable_devices_indices_map(self, shape: tuple[int]) -> dict[int, tuple[slice]]:
-        return {0: (slice(self.host * shape[0] // 2, (self.host + 1) * shape[0] // 2),)}
+        rows = shape[0] // self.hosts
+        return {0: (slice(self.host * rows, (self.host + 1) * rows),)}
 
 
 @pytest.fixture(scope="session")
@@ -67,9 +70,9 @@ def own_set(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def halves() -> list[Half]:
-    """The sharding of rows over two hosts, as the first sees it, and as the second does."""
-    return [Half(0), Half(1)]
+def shares() -> Callable[[int], list[Share]]:
+    """Of a number of hosts: the sharding of rows over them, as each sees it."""
+    return lambda hosts: [Share(host, hosts) for host in range(hosts)]
 
 
 @pytest.fixture

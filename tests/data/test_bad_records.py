@@ -78,11 +78,11 @@ def test_the_next_record_of_the_stream_stands_in(
 
 
 def test_it_is_the_same_on_two_hosts_and_after_a_restart(
-    make_steps: Callable[..., Steps], damage: Damage, halves: list[Any]
+    make_steps: Callable[..., Steps], damage: Damage, shares: Any
 ) -> None:
     damage("1x8x8-3", "5x8x8-7", "9x16x8-2")
     whole = clips_by_position(make_steps())
-    low, high = (clips_by_position(make_steps([half] * 4)) for half in halves)
+    low, high = (clips_by_position(make_steps([half] * 4)) for half in shares(2))
     assert low | high == whole
     assert not low.keys() & high.keys()
     batches = Batches(make_steps(), start_step=20)

@@ -92,6 +92,9 @@ def test_a_picture_gets_the_largest_size_of_the_nearest_aspect(
 
 
 def test_a_shot_is_cut_into_the_longest_clips_first() -> None:
-    assert split_lengths(47, [9, 17]) == [17, 17, 9]
+    assert split_lengths(47, [9, 17]) == [(17, 17), (17, 17), (9, 9)]
     assert split_lengths(8, [9, 17]) == []
-    assert split_lengths(18, [9]) == [9, 9]
+    assert split_lengths(18, [9]) == [(9, 9), (9, 9)]
+    assert split_lengths(47, [9, 17], spare=8) == [(17, 25), (17, 22)]
+    assert split_lengths(100, [33], spare=32) == [(33, 65), (33, 35)]
+    assert split_lengths(70, [33], spare=32) == [(33, 65)]

@@ -18,7 +18,7 @@ from sora_jax.data.encode import BucketWork, LatentSet, TextEmbedder
 from sora_jax.data.latents import BFLOAT16, LatentRecord, latent_features
 from sora_jax.data.once import Stripes
 from sora_jax.data.pipeline import Steps
-from sora_jax.data.schema import DataError, Encoding, Record
+from sora_jax.data.schema import DataError, Encoding, Record, stored_fields
 from sora_jax.data.sources import ClipSet
 
 ROWS, LENGTH = 4, 3  # of a batch; records in a shard
@@ -132,7 +132,7 @@ def test_a_record_comes_back_as_tfds_reads_it(
     assert ours.caption == "clip number 8"
     assert ours.text is not None
     assert ours.text.tolist() == [[4], [6], [1]]
-    for name, value in vars(ours).items():
+    for name, value in stored_fields(ours).items():
         found = theirs[name].decode() if isinstance(value, str) else theirs[name]
         np.testing.assert_array_equal(found, value)
     with pytest.raises(ValueError, match="not a record of schema 1"):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from sora_jax.data.buckets import Bucket, DataConfig, ShapeClass
 from sora_jax.data.build import SourceClip, build_set
-from sora_jax.data.folder import folder_clips, read_caption
+from sora_jax.data.folder import folder_clips, read_captions
 from sora_jax.data.footage import MediaError
 from sora_jax.data.ledger import Ledger
 from sora_jax.data.schema import DataError
@@ -144,9 +144,33 @@ def test_everything_else_is_told(tmp_path: Path, write_video: WriteVideo) -> Non
 )
 def test_captions_are_text_or_json(name: str, text: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
-    assert read_caption(tmp_path / "x.mp4") == "a café"
+    assert read_captions(tmp_path / "x.mp4") == {"given": "a café"}
     with pytest.raises(MediaError, match=r"expected y\.txt or y\.json"):
-        read_caption(tmp_path / "y.mp4")
+        read_captions(tmp_path / "y.mp4")
+
+
+def test_captions_of_other_kinds_come_along(tmp_path: Path) -> None:
+    told = '{"caption": "a café", "captions": {"long": "a café  at night", "tags": ""}}'
+    (tmp_path / "x.json").write_text(told)
+    captions = {"given": "a café", "long": "a café at night"}
+    assert read_captions(tmp_path / "x.png") == captions
+    Image.new("RGB", (40, 40)).save(tmp_path / "x.png")
+    [clip], _ = read(tmp_path)
+    assert (clip.caption, clip.captions) == ("a café", captions)
+    (tmp_path / "x.json").write_text('{"caption": "a café", "captions": ["long"]}')
+    with pytest.raises(MediaError, match="x.json is not like"):
+        read_captions(tmp_path / "x.png")
+
+
+def test_shots_are_cut_with_frames_to_spare(tmp_path: Path, write_video: WriteVideo) -> None:
+    write_video(tmp_path / "x.mp4", flat(32, 48, 80))
+    clips, told = read(tmp_path, dataclasses.replace(CONFIG, spare_frames=4))
+    assert [(clip.duration, len(clip.video)) for clip in clips] == [(17, 21), (9, 11)]
+    assert not told
+    build_set(clips, tmp_path / "set", CONFIG)
+    bucket = CONFIG.buckets[3]
+    source = ClipSet(tmp_path / "set").source(bucket)
+    assert (len(source), source[0].frames, source.clip(0)[1].shape[0]) == (1, 21, 21)
 
 
 def test_cut_footage_becomes_a_clip_for_each_shot(tmp_path: Path) -> None:

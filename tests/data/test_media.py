@@ -18,7 +18,18 @@ def moving_pattern(frames: int, height: int, width: int) -> np.ndarray:
 
 def record(video: np.ndarray) -> Record:
     media, media_format = encode_clip(video, 8.0)
-    return Record("clip", "asset", "a caption", media, media_format, *video.shape[:3], 8.0)
+    frames, height, width = video.shape[:3]
+    return Record(
+        clip_id="clip",
+        asset_id="asset",
+        caption="a caption",
+        media=media,
+        media_format=media_format,
+        frames=frames,
+        height=height,
+        width=width,
+        fps=8.0,
+    )
 
 
 @pytest.mark.parametrize(("frames", "media_format"), [(1, "png"), (9, "npy.zlib")])

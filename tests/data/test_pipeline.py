@@ -92,16 +92,20 @@ def test_the_clips_and_captions_are_as_they_were(
     check_golden("stream.txt", "".join(lines), update_golden, __file__)
 
 
-def test_two_hosts_together_read_what_one_reads(
-    clip_set: ClipSet, numbers: SimpleNamespace, steps: Steps, halves: list[Any]
+@pytest.mark.parametrize("count", [2, 4])
+def test_hosts_together_read_what_one_reads(
+    clip_set: ClipSet, numbers: SimpleNamespace, shares: Any, count: int
 ) -> None:
-    hosts = [Steps(clip_set, numbers.config, ROWS, 7, [half] * len(ROWS)) for half in halves]
-    assert hosts[0].fingerprint() == steps.fingerprint()
-    for step in range(40):
-        (a, low), (b, high) = (host[step] for host in hosts)
-        index, whole = steps[step]
-        assert a == b == index
-        joined = jax.tree.map(lambda x, y: np.concatenate([x, y]), low, high)
+    rows = (8, 4, 4, 4)
+    curriculum = (Period(210, (("1x8x8", 0.0), ("9x16x8", 3.0))), Period(333, (("1x8x8", 1.0),)))
+    make = functools.partial(Steps, clip_set, numbers.config, rows, 7, curriculum=curriculum)
+    hosts, alone = [make(shardings=[share] * len(rows)) for share in shares(count)], make()
+    assert {host.fingerprint() for host in hosts} == {alone.fingerprint()}
+    for step in range(500):
+        index, whole = alone[step]
+        own = [host[step] for host in hosts]
+        assert {of_host for of_host, _ in own} == {index}
+        joined = jax.tree.map(lambda *parts: np.concatenate(parts), *(batch for _, batch in own))
         assert same(joined, whole)
 
 
@@ -153,13 +157,13 @@ def test_any_step_is_reached_at_once(steps: Steps) -> None:
     batches.close()
 
 
-@pytest.mark.parametrize("change", ["seed", "rows", "config", "buckets"])
+@pytest.mark.parametrize("change", ["seed", "batch_clips", "config", "buckets"])
 def test_a_state_of_another_stream_is_refused(
     clip_set: ClipSet, numbers: SimpleNamespace, steps: Steps, change: str
 ) -> None:
-    arguments = {"rows": ROWS, "seed": 7, "config": numbers.config, "buckets": None}
+    arguments = {"batch_clips": ROWS, "seed": 7, "config": numbers.config, "buckets": None}
     arguments[change] = {
-        "rows": (8, 4, 4, 4),
+        "batch_clips": (8, 4, 4, 4),
         "seed": 8,
         "config": dataclasses.replace(numbers.config, caption_dropout=0.1),
         "buckets": (0, 1),

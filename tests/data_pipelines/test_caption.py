@@ -20,7 +20,7 @@ from data_pipelines.caption import caption
 from data_pipelines.captions import CaptionError, Endpoint
 from data_pipelines.judge import judge
 from data_pipelines.rules import NO_CAPTION, RULES
-from data_pipelines.table import TableError
+from data_pipelines.table import Row, TableError
 from sora_jax.errors import ConfigError
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 180, 30), "blue": (30, 30, 220)}
@@ -141,3 +141,13 @@ def test_only_clips_that_lack_nothing_else_are_captioned(
     assert rows["red_again.png"]["rule"] == "duplicate"
     assert rows["black.png"]["rule"] == "dark"
     assert rows["black.png"]["failed"] == ["dark", NO_CAPTION]
+    more = str(tmp_path / "more")
+    counts = caption(str(tmp_path / "again"), more, Endpoint(server.url, "b-model"), every=True)
+    assert counts == {"a-model": 2, "given": 1, "without caption": 2}  # by the first of each
+    rows = {row["name"]: Row.of(row) for row in table.rows(more)}
+    assert rows["blue.png"].every_caption() == {
+        "given": "a caption of its own",
+        "b-model": "something blue",
+    }
+    assert list(rows["red.png"].every_caption()) == ["a-model", "b-model"]
+    assert rows["black.png"].every_caption() == {}

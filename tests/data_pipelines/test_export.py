@@ -1,5 +1,6 @@
 """From a judged table to sets: the same bytes from any run, nothing left of one that failed."""
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ CONFIG = DataConfig(
     shape_classes=(ShapeClass(8, 512),),
 )
 BAR = 8
+LONGEST = 17
 # The footage here is small, and made of squares.
 LENIENT = [rule for rule in RULES if rule.name not in ("too small", "blocky")]
 
@@ -49,6 +51,8 @@ def footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "broken.mp4").write_bytes(b"no film")
     for path in sorted(folder.iterdir()):
         path.with_suffix(".txt").write_text(f"a texture, number {path.stem}")
+    kinds = {"captions": {"long": "a texture that  drifts, 1"}}
+    (folder / "1.json").write_text(json.dumps(kinds))
     return folder
 
 
@@ -192,3 +196,22 @@ def test_a_file_that_changed_is_named(footage: Path, tmp_path: Path) -> None:
     with pytest.raises(Exception, match="one.png has changed since it was analysed"):
         export(str(tmp_path / "judged"), tmp_path / "sets", CONFIG)
     assert not (tmp_path / "sets").exists()
+
+
+def test_stored_clips_may_have_frames_to_spare_and_captions_of_several_kinds(
+    judged: str, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(CONFIG, spare_frames=6)
+    [(_, manifest)] = export(judged, tmp_path / "sets", config).items()
+    clips = ClipSet(tmp_path / "sets" / "train")
+    records = [
+        (bucket, record)
+        for bucket in config.buckets
+        for record in map(clips.source(bucket).__getitem__, range(manifest.records(bucket.name)))
+    ]
+    stored = {record.frames for bucket, record in records if bucket.frames == LONGEST}
+    assert max(stored) == LONGEST + 6
+    assert all(0 <= record.frames - bucket.frames <= 6 for bucket, record in records)
+    told = {record.caption[-1]: dict(record.captions) for _, record in records}
+    assert told.pop("1") == {"given": "a texture, number 1", "long": "a texture that drifts, 1"}
+    assert not any(told.values())

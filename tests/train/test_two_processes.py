@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from tests.processes import in_two_processes
+from tests.processes import in_processes
 from tests.tiny import one_device_mesh
 from tests.train.test_meshes import DIT, check_equal, updated
 
@@ -33,7 +33,7 @@ def child(port: str, number: str, directory: str, order: str, context: str) -> N
 def test_two_processes_come_to_the_gradients_of_one_device(
     tmp_path: Path, order: str, context: int
 ) -> None:
-    in_two_processes("tests.train.test_two_processes", str(tmp_path), order, str(context))
+    in_processes(2, "tests.train.test_two_processes", str(tmp_path), order, str(context))
     expected = updated(SHALLOW, one_device_mesh())
     for number in range(2):
         check_equal(pickle.loads((tmp_path / str(number)).read_bytes()), expected)

@@ -70,7 +70,7 @@ def write_sets(directory: Path) -> None:
     encoding = Encoding(found.manifest.id, "drawn", LATENTS[-1])
     latents = LatentSet(found, directory / "latents", encoding, [work])
     latents.write(latents.missing(), 0, None)
-    latents.finish()
+    latents.finish(None)
 
 
 def compare(directory: str) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Experiment -> training runs: the only factory that the loop's parts come from."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ from jax.sharding import Mesh
 
 from sora_jax import config as configs
 from sora_jax.data.buckets import Bucket
+from sora_jax.data.captions import EmbeddedCaptions
 from sora_jax.data.mixture import Clips
 from sora_jax.data.pipeline import Batches, Steps
-from sora_jax.encoded import check_encoding, encoded_set
+from sora_jax.encoded import check_embeddings, check_encoding, encoded_set
 from sora_jax.eval.previews import Preview, reconstruction_preview, sample_preview
 from sora_jax.experiment import Experiment
 from sora_jax.models.latents import stored_tokens
@@ -27,7 +28,7 @@ from sora_jax.prepare import (
     prepare_latents,
 )
 from sora_jax.programs import abstract_batch, step_of
-from sora_jax.sample.generate import Request
+from sora_jax.sample.generate import Captions, Request
 from sora_jax.sharding.mesh import make_mesh, mesh_for_rows
 from sora_jax.sharding.rules import replicated, rows_sharding
 from sora_jax.train.diffusion_loss import diffusion_loss
@@ -35,6 +36,7 @@ from sora_jax.train.loop import Run, TrainConfig
 from sora_jax.train.state import abstract_state, init_state
 from sora_jax.train.step import TrainStep
 from sora_jax.train.vae_losses import vae_loss
+from sora_jax.types import Text
 
 SHOWN_ROWS = 4  # of the previews
 SEARCHED_STEPS = 100  # of the schedule, which gives every bucket its share in so many
@@ -78,17 +80,15 @@ def dit_run(experiment: Experiment, clips: Clips, directory: Path) -> Run:
     clips of a set or those that a set holds.
 
     Raises:
-        DataError: the set holds another autoencoder's latents.
-        ConfigError: captions come as embeddings, which are not read from sets.
+        DataError: the set holds another autoencoder's latents, or not the embeddings of captions
+            that the experiment reads.
     """
-    if experiment.text.source == "given":
-        raise configs.ConfigError(
-            "text.source=given: training reads captions of a set and no embeddings of them; train "
-            "with text.source=encoder"
-        )
     mesh = make_mesh(experiment.mesh)
     vae, statistics, _ = load_vae(experiment, directory, mesh)
     check_encoding(clips, vae, mesh)
+    embedded = experiment.text.source == "given"
+    if embedded:
+        check_embeddings(clips, experiment)
     stage, classes = experiment.dit_stage, experiment.classes()
     filled = clips.filled_buckets(experiment.data)
     on_host = jax.device_get(statistics)
@@ -102,6 +102,7 @@ def dit_run(experiment: Experiment, clips: Clips, directory: Path) -> Run:
         [rows_sharding(mesh_for_rows(mesh, shape_class.context)) for shape_class in classes],
         filled,
         tokens=to_tokens if clips.encoding else None,
+        embedded=embedded,
     )
     make_scheduled = functools.partial(make_steps, curriculum=stage.periods())
     if clips.encoding:
@@ -116,9 +117,10 @@ def dit_run(experiment: Experiment, clips: Clips, directory: Path) -> Run:
 
     used = dict.fromkeys(classes[i] for i in filled)
     # Of all buckets, also where the curriculum starts with images.
-    requests = _requests(make_steps(), experiment)
+    requests, captions = _requests(make_steps(), experiment)
+    text_id = clips.encoding.text_id if clips.encoding and embedded else None
 
-    rest: Any = {"vae": vae, "statistics": statistics, "tokenizer": clips.tokenizer, "mesh": mesh}
+    rest: Any = {"vae": vae, "statistics": statistics, "captions": captions, "mesh": mesh}
     return _run(
         "dit",
         experiment,
@@ -131,6 +133,7 @@ def dit_run(experiment: Experiment, clips: Clips, directory: Path) -> Run:
         batches=[abstract_batch(experiment, each, mesh) for each in used],
         prepare=prepare,
         preview=sample_preview(functools.partial(sampler_of, experiment, **rest), requests),
+        more_meta={"text_id": text_id} if text_id else {},
     )
 
 
@@ -143,14 +146,23 @@ def _shown(steps: Steps, experiment: Experiment) -> tuple[Bucket, Any]:
     return buckets[bucket], jax.tree.map(lambda array: array[:SHOWN_ROWS], batch)
 
 
-def _requests(steps: Steps, experiment: Experiment) -> list[Request]:
-    """What previews sample: as those that are shown, by their captions."""
+def _requests(steps: Steps, experiment: Experiment) -> tuple[list[Request], Captions]:
+    """What previews sample: as those that are shown, by their captions; and what reads these."""
     size, shown = _shown(steps, experiment)
-    decode = steps.clips.tokenizer.decode
-    return [
-        Request(decode(ids), size.frames, size.height, size.width, float(fps), seed)
-        for seed, (ids, fps) in enumerate(zip(shown.text.tolist(), shown.fps, strict=True))
+    captions: Captions = steps.clips.tokenizer
+    if isinstance(shown.text, Text):
+        rows = zip(shown.text.embeddings, shown.text.segments, strict=True)
+        known = {f"caption {n}": row[own > 0] for n, (row, own) in enumerate(rows)}
+        prompts = list(known)
+        known[""] = steps.clips.empty_caption()
+        captions = EmbeddedCaptions(lambda asked: [known[prompt] for prompt in asked])
+    else:
+        prompts = [steps.clips.tokenizer.decode(ids) for ids in shown.text.tolist()]
+    requests = [
+        Request(prompt, size.frames, size.height, size.width, float(fps), seed)
+        for seed, (prompt, fps) in enumerate(zip(prompts, shown.fps, strict=True))
     ]
+    return requests, captions
 
 
 def _run(
@@ -166,6 +178,7 @@ def _run(
     batches: Sequence[Any],
     prepare: Prepare,
     preview: Preview,
+    more_meta: Mapping[str, Any] | None = None,
 ) -> Run:
     """What both stages share: optimizer, state, keys and what is saved with a checkpoint."""
     init_key, step_key = jax.random.split(jax.random.key(experiment.seed))
@@ -176,6 +189,7 @@ def _run(
         "experiment": configs.to_dict(experiment),
         "mesh": dict(mesh.shape),
         "versions": {"jax": jax.__version__, "flax": flax.__version__},
+        **(more_meta or {}),
     }
     return Run(
         name=name,

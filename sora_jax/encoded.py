@@ -26,7 +26,8 @@ from sora_jax.checkpoints import named
 from sora_jax.config import ConfigError, fingerprint
 from sora_jax.data.bad_records import BadRecord
 from sora_jax.data.buckets import Bucket
-from sora_jax.data.encode import BucketWork, LatentSet, TextEmbedder
+from sora_jax.data.captions import TextEmbedder
+from sora_jax.data.encode import BucketWork, LatentSet
 from sora_jax.data.mixture import Clips
 from sora_jax.data.once import Once, Stripes
 from sora_jax.data.pipeline import own_rows, read_ahead
@@ -92,7 +93,7 @@ def encode_set(
         multihost_utils.sync_global_devices("latents written")
         latents.check()  # here, so that all processes stop where one would
         if jax.process_index() == 0:
-            latents.finish()
+            latents.finish(embed)
         multihost_utils.sync_global_devices("set of latents finished")
     return Manifest.load(output)
 
@@ -167,6 +168,22 @@ def check_encoding(clips: Clips, vae: VAE, mesh: Mesh) -> None:
         raise DataError(
             f"{clips.directory} holds latents of autoencoder {encoding.vae_id}, this run's is "
             f"{own}: encode the clips again with this run"
+        )
+
+
+def check_embeddings(clips: Clips, experiment: Experiment) -> None:
+    """Raises DataError unless the set has embeddings of captions as the experiment reads them, and
+    ConfigError if it asks for captions that have none."""
+    width = clips.empty_caption().shape[-1]
+    if width != experiment.text.width:
+        raise DataError(
+            f"{clips.directory} holds embeddings of captions {width} wide, and text.width is "
+            f"{experiment.text.width}: set that, or embed with the model that the experiment is for"
+        )
+    if experiment.data.caption_kinds:
+        raise ConfigError(
+            "text.source=given and data.caption_kinds: sets hold embeddings of the first captions "
+            "alone, so leave one of them out"
         )
 
 

@@ -21,14 +21,16 @@ from jax.sharding import Mesh
 
 from sora_jax import config as configs
 from sora_jax.checkpoints import CheckpointError, Checkpoints
+from sora_jax.data.captions import EmbeddedCaptions, TextEmbedder
 from sora_jax.data.mixture import Clips
 from sora_jax.data.pipeline import Steps
 from sora_jax.data.tokenizer import Tokenizer
+from sora_jax.errors import ConfigError
 from sora_jax.experiment import Experiment
 from sora_jax.models.generator import Generator
 from sora_jax.models.latents import LatentStatistics
 from sora_jax.models.vae import VAE, to_unit
-from sora_jax.sample.generate import Sampler
+from sora_jax.sample.generate import Captions, Sampler
 from sora_jax.sharding.mesh import MeshConfig, make_mesh
 from sora_jax.sharding.rules import parameter_shardings, replicated
 
@@ -134,20 +136,25 @@ class LoadedRun:
     generator: Generator
     vae: VAE
     statistics: LatentStatistics
-    tokenizer: Tokenizer
+    captions: Captions
     fingerprints: dict[str, str]
 
 
 def load_run(
-    directory: Path, mesh_config: MeshConfig | None = None, like: Experiment | None = None
+    directory: Path,
+    mesh_config: MeshConfig | None = None,
+    like: Experiment | None = None,
+    embed: TextEmbedder | None = None,
 ) -> LoadedRun:
     """Restores the averaged models of a run, over all devices here or over `mesh_config`'s,
     which need not be like the one trained on.
 
-    `like`: an experiment that trains the same, to sample as it does, over its mesh.
+    `like`: an experiment that trains the same, to sample as it does, over its mesh. `embed`: what
+    makes embeddings of captions, for a run that was trained on these.
 
     Raises:
         CheckpointError: the directory is no run, or `like` trains something else.
+        ConfigError: `embed` is not what the run's captions were embedded by.
     """
     experiment = experiment_of(directory)
     if like is not None:
@@ -162,7 +169,7 @@ def load_run(
     vae, statistics, vae_step = load_vae(experiment, directory, mesh)
     checkpoints = Checkpoints(directory / "dit" / "checkpoints")
     generator = _restore_ema(checkpoints, experiment, make_generator, mesh)
-    dit_step = checkpoints.latest()
+    dit_step, text_id = checkpoints.latest(), checkpoints.meta().get("text_id")
     checkpoints.close()
     fingerprint = configs.fingerprint(experiment.trained())
     return LoadedRun(
@@ -172,7 +179,7 @@ def load_run(
         generator=generator,
         vae=vae,
         statistics=statistics,
-        tokenizer=Tokenizer.load(directory / "tokenizer.model"),
+        captions=_captions(experiment, directory, text_id, embed),
         fingerprints={
             "experiment": fingerprint,
             "vae": f"{fingerprint}@{vae_step}",
@@ -181,12 +188,27 @@ def load_run(
     )
 
 
+def _captions(
+    experiment: Experiment, directory: Path, text_id: str | None, embed: TextEmbedder | None
+) -> Captions:
+    """What makes of captions what the run's network reads."""
+    if experiment.text.source == "encoder":
+        return Tokenizer.load(directory / "tokenizer.model")
+    if embed is None or embed.id != text_id:
+        given = "none is" if embed is None else f"{embed.id} is"
+        raise ConfigError(
+            f"{directory} reads captions as embeddings by {text_id}, and {given} given: name what "
+            "makes them with --embed MODULE:FUNCTION"
+        )
+    return EmbeddedCaptions(embed)
+
+
 def make_sampler(run: LoadedRun, **changes: Any) -> Sampler:
     """A sampler of a loaded run, with `changes` to the experiment's sampling config."""
     sampling = dataclasses.replace(run.experiment.sampling, **changes)
     experiment = dataclasses.replace(run.experiment, sampling=sampling)
     models = (run.generator, run.vae, run.statistics)
-    return sampler_of(experiment, *models, run.tokenizer, run.mesh)
+    return sampler_of(experiment, *models, run.captions, run.mesh)
 
 
 def sampler_of(
@@ -194,14 +216,14 @@ def sampler_of(
     generator: Generator,
     vae: VAE,
     statistics: LatentStatistics,
-    tokenizer: Tokenizer,
+    captions: Captions,
     mesh: Mesh,
 ) -> Sampler:
     return Sampler(
         generator=generator,
         vae=vae,
         statistics=statistics,
-        tokenizer=tokenizer,
+        captions=captions,
         text_length=experiment.data.text_length,
         times=experiment.dit_stage.diffusion.times,
         config=experiment.sampling,

@@ -11,7 +11,6 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
 from sora_jax.data.ladder import aligned
-from sora_jax.errors import ConfigError
 from sora_jax.experiment import Experiment
 from sora_jax.models.latents import LatentStatistics
 from sora_jax.models.patches import Grid
@@ -34,6 +33,7 @@ from sora_jax.sharding.rules import (
     replicated,
     rows_sharding,
 )
+from sora_jax.types import Text
 
 What = Literal["sample", "vae_encode", "vae_decode"]
 
@@ -69,13 +69,7 @@ def program_of(experiment: Experiment, what: What, clip: Clip, mesh: Mesh) -> Pr
 
     Raises:
         RequestError: the networks do not divide the size; names the nearest that they do.
-        ConfigError: the transformer's captions come as embeddings, which `Sampler` does not take.
     """
-    if what == "sample" and experiment.text.source == "given":
-        raise ConfigError(
-            "text.source=given: sampling encodes captions itself; compile an experiment with "
-            "text.source=encoder"
-        )
     vae, patch = experiment.vae, experiment.dit.patch
     request = Request("", clip.frames, clip.height, clip.width, experiment.data.fps, seed=0)
     check_size(request, vae.temporal, vae.spatial * patch)
@@ -94,9 +88,13 @@ def _sampling(experiment: Experiment, clip: Clip, rows: int, mesh: Mesh) -> Prog
         shapes = jax.eval_shape(lambda: make_generator(experiment, nnx.Rngs(0)))
         generator = jax.tree.map(_placed, shapes, parameter_shardings(shapes, mesh))
         vae, statistics = _autoencoder(experiment, mesh)
+        text: Any = of_rows((rows, data.text_length), jnp.int32)
+        if experiment.text.source == "given":
+            embeddings = (rows, data.text_length, experiment.text.width)
+            text = Text(of_rows(embeddings, jnp.bfloat16), text)
         inputs = Inputs(
-            text=of_rows((rows, data.text_length), jnp.int32),
-            null_text=of_rows((rows, data.text_length), jnp.int32),
+            text=text,
+            null_text=text,
             fps=of_rows((rows,), jnp.float32),
             seed=of_rows((rows,), jnp.int32),
             given=of_rows((rows, 0, dit.patch**2 * experiment.vae.channels), jnp.float32),

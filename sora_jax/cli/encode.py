@@ -1,12 +1,13 @@
 """write the latents of a set, to train on in place of its clips.
 
-    sora encode --workdir runs/mine --data SET --output LATENTS
+    sora encode --workdir runs/mine --data SET --output LATENTS [--embed MODULE:FUNCTION]
 
 The run's trained autoencoder encodes every clip once, and LATENTS is a set of the same clips, in
 the same order, for `sora train --stage dit --data LATENTS` of any run with that autoencoder. Clips
 that cannot be read or decoded are left out, and stand in its ledger. On several hosts every host is
 given the same command, and sees the same LATENTS. A job that was stopped goes on where it was when
-the command is given again, on as many hosts or others.
+the command is given again, on as many hosts or others. With --embed captions are embedded too, for
+experiments with text.source=given; data/captions.py says what such a function makes.
 """
 
 import sys
@@ -17,6 +18,7 @@ from absl import flags
 
 from sora_jax.cli.main import run
 from sora_jax.config import ConfigError, override
+from sora_jax.data.captions import make_embedder
 from sora_jax.data.sources import ClipSet
 from sora_jax.encoded import encode_set
 from sora_jax.networks import experiment_of, load_vae
@@ -29,6 +31,12 @@ WORKDIR = flags.DEFINE_string(
 )
 DATA = flags.DEFINE_string("data", None, "directory of the set of clips", flag_values=FLAGS)
 OUTPUT = flags.DEFINE_string("output", None, "directory of the latents", flag_values=FLAGS)
+EMBED = flags.DEFINE_string(
+    "embed",
+    None,
+    "MODULE:FUNCTION that makes a TextEmbedder, to embed the captions too",
+    flag_values=FLAGS,
+)
 SET = flags.DEFINE_multi_string(
     "set", [], "compute in another way than the run: --set mesh.fsdp=8", flag_values=FLAGS
 )
@@ -38,6 +46,7 @@ def main(argv: Sequence[str]) -> None:
     """Encodes one set."""
     if WORKDIR.value is None or DATA.value is None or OUTPUT.value is None:
         raise ConfigError("sora encode needs --workdir, --data and --output")
+    embed = make_embedder(EMBED.value)
     keep_on_disk()
     directory, output = Path(WORKDIR.value), Path(OUTPUT.value)
     experiment = override(experiment_of(directory), *SET.value)
@@ -45,7 +54,7 @@ def main(argv: Sequence[str]) -> None:
     vae, _, step = load_vae(experiment, directory, mesh)
     print(f"autoencoder of {directory}, step {step}, averaged", flush=True)
     clips = ClipSet(DATA.value)
-    manifest = encode_set(experiment, clips, output, mesh, vae)
+    manifest = encode_set(experiment, clips, output, mesh, vae, embed)
     for bucket in manifest.shards:
         records = manifest.records(bucket)
         left_out = clips.manifest.records(bucket) - records

@@ -16,6 +16,7 @@ from absl import flags
 
 from sora_jax.cli.main import run as run_command
 from sora_jax.config import ConfigError
+from sora_jax.data.captions import TextEmbedder, make_embedder
 from sora_jax.data.schema import MANIFEST_FILE
 from sora_jax.data.sources import ClipSet
 from sora_jax.eval.evaluator import Evaluation, evaluate_examples, evaluate_world
@@ -30,6 +31,12 @@ RUN = flags.DEFINE_string("run", None, "directory of a trained run", flag_values
 DATA = flags.DEFINE_string(
     "data", None, "set of clips to score on, in place of the world", flag_values=FLAGS
 )
+EMBED = flags.DEFINE_string(
+    "embed",
+    None,
+    "MODULE:FUNCTION that makes embeddings of captions, for a run that was trained on them",
+    flag_values=FLAGS,
+)
 
 METRICS_FILE, REPORT_FILE = "metrics.json", "report.html"
 
@@ -39,16 +46,20 @@ def main(argv: Sequence[str]) -> None:
     if RUN.value is None:
         raise ConfigError("sora evaluate needs --run, the directory of a trained run")
     keep_on_disk()
-    evaluate_run(Path(RUN.value), None if DATA.value is None else ClipSet(DATA.value))
+    clips = None if DATA.value is None else ClipSet(DATA.value)
+    evaluate_run(Path(RUN.value), clips, make_embedder(EMBED.value))
 
 
-def evaluate_run(directory: Path, clips: ClipSet | None = None) -> dict[str, float]:
-    """Scores the run of a directory, on the world or on a set; returns the metrics.
+def evaluate_run(
+    directory: Path, clips: ClipSet | None = None, embed: TextEmbedder | None = None
+) -> dict[str, float]:
+    """Scores the run of a directory, on the world or on a set; returns the metrics. `embed`: as of
+    `load_run`.
 
     Raises:
         UserError: there is no such run, or a file cannot be written.
     """
-    run = load_run(directory)
+    run = load_run(directory, embed=embed)
     evaluation = _evaluation(run, clips)
     write_metrics(directory / METRICS_FILE, evaluation.metrics)
     stages = [(stage, directory / stage / "metrics.jsonl") for stage in ("vae", "dit")]

@@ -23,6 +23,7 @@ from jaxtyping import UInt8
 from sora_jax.cli.main import run as run_command
 from sora_jax.config import ConfigError, load_experiment, to_dict
 from sora_jax.data.buckets import Bucket, nearest_size
+from sora_jax.data.captions import make_embedder
 from sora_jax.data.footage import read_frames, read_image, scan_video
 from sora_jax.data.transforms import fit, fit_changes
 from sora_jax.networks import LoadedRun, load_run, make_sampler
@@ -46,6 +47,12 @@ PROMPT = flags.DEFINE_multi_string(
 )
 PROMPTS_FILE = flags.DEFINE_string(
     "prompts_file", None, "text file with a prompt a line", flag_values=FLAGS
+)
+EMBED = flags.DEFINE_string(
+    "embed",
+    None,
+    "MODULE:FUNCTION that makes embeddings of captions, for a run that was trained on them",
+    flag_values=FLAGS,
 )
 IMAGE = flags.DEFINE_string("image", None, "image to begin with", flag_values=FLAGS)
 VIDEO = flags.DEFINE_string("video", None, "video to go on from its end", flag_values=FLAGS)
@@ -106,7 +113,7 @@ def main(argv: Sequence[str]) -> None:
         raise ConfigError(f"--count {COUNT.value} must be at least 1")
     prompts = read_prompts()
     like = None if EXPERIMENT.value is None else load_experiment(EXPERIMENT.value)
-    run = load_run(Path(RUN.value), like=like)
+    run = load_run(Path(RUN.value), like=like, embed=make_embedder(EMBED.value))
     start = read_start(run.experiment.vae.temporal)
     settings = {"steps": STEPS.value, "guidance": GUIDANCE.value, "method": METHOD.value}
     sampler = make_sampler(run, **{k: v for k, v in settings.items() if v is not None})

@@ -12,19 +12,21 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
 from sora_jax.data.bad_records import BadRecord, most_bad
 from sora_jax.data.build import telling_of_no_space
-from sora_jax.data.latents import BFLOAT16, LatentRecord, latent_features
+from sora_jax.data.captions import BFLOAT16, TextEmbedder
+from sora_jax.data.latents import LatentRecord, latent_features
 from sora_jax.data.ledger import Ledger
 from sora_jax.data.once import Once, OnceBatch, Stripes
 from sora_jax.data.pipeline import read_ahead
 from sora_jax.data.progress import Made, Progress
 from sora_jax.data.schema import (
+    EMPTY_CAPTION_FILE,
     MANIFEST_FILE,
     DataError,
     Described,
@@ -41,15 +43,6 @@ WRITER_OPTIONS = "group_size:1,uncompressed"
 Moments = tuple[Sequence[np.ndarray], Sequence[np.ndarray]]  # mean, log-variance of each row
 # Starts on the pixels of this process's rows, and gives what waits for the result.
 Encode = Callable[[UInt8[np.ndarray, "b t h w 3"]], Callable[[], Moments]]
-
-
-class TextEmbedder(Protocol):
-    """Embeds captions as a fixed model does: [l, width] of each."""
-
-    id: str
-    width: int
-
-    def __call__(self, captions: Sequence[str]) -> Sequence[np.ndarray]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +140,7 @@ class LatentSet:
         """Raises DataError if too many records are left out of what is finished."""
         self._allow(_left_out(self._progress.listed().values()))
 
-    def finish(self) -> Manifest:
+    def finish(self, embed: TextEmbedder | None) -> Manifest:
         """Writes the manifest, once all processes are done; for one of them.
 
         Raises:
@@ -168,9 +161,15 @@ class LatentSet:
         for file in (clips.tokenizer.file, clips.ledger.file):
             shutil.copyfile(self._clips.directory / file, self._directory / file)
         ledger.save(self._directory / clips.ledger.file, after=True)
+        empty = None
+        if embed is not None:
+            [text] = embed([""])
+            np.save(self._directory / EMPTY_CAPTION_FILE, np.asarray(text, np.float32))
+            empty = FileEntry.of(self._directory, EMPTY_CAPTION_FILE)
         manifest = dataclasses.replace(
             clips,
             shards=shards,
+            empty_caption=empty,
             ledger=FileEntry.of(self._directory, clips.ledger.file),
             ledger_counts=_sum(clips.ledger_counts, ledger.counts()),
             latents=self._encoding,

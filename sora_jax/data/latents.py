@@ -6,9 +6,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from sora_jax.data.captions import BFLOAT16
 from sora_jax.data.schema import Described, described, describing_features, parse_example
-
-BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

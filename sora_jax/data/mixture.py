@@ -73,6 +73,10 @@ class Mixture:
         named = sorted((name, each.id) for name, each in self.sets.items())
         self.id = hashlib.sha256(repr(named).encode()).hexdigest()
 
+    def empty_caption(self) -> np.ndarray:
+        """As of a ClipSet; one model embedded the captions of all sets."""
+        return next(iter(self.sets.values())).empty_caption()
+
     def counts(self, bucket: Bucket) -> list[int]:
         """Records of a bucket, of each set."""
         return [count for each in self.sets.values() for count in each.counts(bucket)]

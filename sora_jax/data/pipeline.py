@@ -20,6 +20,7 @@ import numpy as np
 
 from sora_jax.data.bad_records import TRIES, BadRecords
 from sora_jax.data.buckets import DataConfig, Period, sources_by_period, weights_by_period
+from sora_jax.data.captions import filled_up
 from sora_jax.data.mixture import Clips
 from sora_jax.data.schedule import Schedule
 from sora_jax.data.schema import DataError, Described
@@ -45,6 +46,7 @@ class Steps:
         latents: Mapping[int, np.ndarray] | None = None,
         curriculum: Sequence[Period] = (),
         tokens: Callable[[np.ndarray], np.ndarray] | None = None,
+        embedded: bool = False,
     ) -> None:
         """Checks everything that later reads rely on; reads no record.
 
@@ -60,6 +62,7 @@ class Steps:
             curriculum: changes of the weights of buckets and sources, at steps of this stream.
             tokens: of a set of latents, what makes a batch of them, [b, t, h, w, c], normalised
                 patches [b, n, c].
+            embedded: captions are the set's embeddings of them, not token ids.
 
         Raises:
             DataError: the set has no record for one of the buckets, or holds latents and `tokens`
@@ -74,6 +77,7 @@ class Steps:
         self.batch_clips = tuple(batch_clips)
         self.buckets = tuple(range(len(config.buckets)) if buckets is None else buckets)
         self._latents, self._tokens = latents, tokens
+        self._empty_caption = clips.empty_caption() if embedded else None
         if tokens is None:
             clips.require_pixels("this stage of training")
         self._own: dict[int, Sequence[int]] = {
@@ -172,11 +176,19 @@ class Steps:
         stacked = np.stack(values)
         arrays: dict[str, Any] = {
             "video" if is_video else "latents": self._tokens(stacked) if self._tokens else stacked,
-            "text": self.clips.tokenizer.encode(captions, self.config.text_length),
+            "text": self._text([record for record, _ in clips], captions),
             "fps": np.asarray(rates, np.float32),
             "example_id": (np.asarray(positions, np.int64) % 2**31).astype(np.int32),
         }
         return bucket, (VideoBatch if is_video else EncodedBatch)(**arrays)
+
+    def _text(self, records: Sequence[Any], captions: Sequence[str]) -> Any:
+        """Token ids [b, l] of captions, or their embeddings."""
+        empty, length = self._empty_caption, self.config.text_length
+        if empty is None:
+            return self.clips.tokenizer.encode(captions, length)
+        pairs = zip(records, captions, strict=True)
+        return filled_up([record.text if text else empty for record, text in pairs], length)
 
     def _read(self, bucket: int, positions: Sequence[int]) -> list[tuple[Described, np.ndarray]]:
         """The clips at positions of a bucket's stream. Where one is bad, that of the next position

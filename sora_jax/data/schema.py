@@ -17,6 +17,7 @@ SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.model"
 LEDGER_FILE = "ledger.jsonl"
+EMPTY_CAPTION_FILE = "empty_caption.npy"
 
 MediaFormat = Literal["mp4", "png", "jpeg", "npy.zlib"]
 MEDIA_FORMATS = frozenset(get_args(MediaFormat))
@@ -217,6 +218,7 @@ class Manifest:
     ledger_counts: Mapping[str, int]
     schema_version: int = SCHEMA_VERSION
     latents: Encoding | None = None  # of a set that holds latents in place of clips
+    empty_caption: FileEntry | None = None  # its embedding [l, d], where captions are embedded
 
     def records(self, bucket: str) -> int:
         return sum(shard.records for shard in self.shards.get(bucket, ()))
@@ -226,6 +228,7 @@ class Manifest:
             *(s for shards in self.shards.values() for s in shards),
             self.tokenizer,
             self.ledger,
+            *(() if self.empty_caption is None else (self.empty_caption,)),
         )
 
     @property
@@ -235,8 +238,9 @@ class Manifest:
 
     def text(self) -> str:
         content = dataclasses.asdict(self)
-        if self.latents is None:
-            del content["latents"]  # a set of clips keeps the id that it had before there were any
+        for name in ("latents", "empty_caption"):
+            if content[name] is None:
+                del content[name]  # a set keeps the id that it had before there were any
         return json.dumps(content, indent=1, sort_keys=True) + "\n"
 
     def save(self, directory: Path) -> None:
@@ -272,8 +276,9 @@ class Manifest:
             }
             fields["tokenizer"] = FileEntry(**fields["tokenizer"])
             fields["ledger"] = FileEntry(**fields["ledger"])
-            if "latents" in fields:
-                fields["latents"] = Encoding(**fields["latents"])
+            for name, kind in (("latents", Encoding), ("empty_caption", FileEntry)):
+                if name in fields:
+                    fields[name] = kind(**fields[name])
             return cls(**fields)
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path} cannot be read ({error}): build the set again") from error

@@ -233,6 +233,20 @@ class ClipSet:
         """Of the latents that the set holds, if it does."""
         return self.manifest.latents
 
+    def empty_caption(self) -> np.ndarray:
+        """Embedding [l, d] of the empty caption, float32.
+
+        Raises:
+            DataError: captions of the set are not embedded.
+        """
+        if self.manifest.empty_caption is None:
+            raise DataError(
+                f"{self.directory} holds no embeddings of captions: make it with "
+                "sora encode --embed, or train with text.source=encoder"
+            )
+        text: np.ndarray = np.load(self.directory / self.manifest.empty_caption.file)
+        return text
+
     def counts(self, bucket: Bucket) -> list[int]:
         """Records of a bucket, of each set that this one is made of: itself."""
         return [self.manifest.records(bucket.name)]

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,6 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, UInt8
 
 from sora_jax.data.ladder import aligned
-from sora_jax.data.tokenizer import Tokenizer
 from sora_jax.diffusion.conditioning import NoiseField, layout_of, noise_field
 from sora_jax.diffusion.guidance import guided
 from sora_jax.diffusion.path import token_noise
@@ -30,6 +29,7 @@ from sora_jax.models.patches import token_frames
 from sora_jax.models.vae import VAE
 from sora_jax.sample.stream import decode_clips, encode_clips, whole
 from sora_jax.sharding.rules import constrain, parameter_shardings, rows_sharding, ways_of
+from sora_jax.types import Text
 
 MAX_SEED = 2**31 - 1
 
@@ -109,8 +109,8 @@ class Models:
 class Inputs:
     """Requests of one size, as arrays."""
 
-    text: Int[Array, "b l"]
-    null_text: Int[Array, "b l"]  # the empty caption
+    text: "Int[Array, 'b l'] | Text"
+    null_text: "Int[Array, 'b l'] | Text"  # the empty caption
     fps: Float[Array, " b"]
     seed: Int[Array, " b"]
     given: Float[Array, "b m p"]  # normalised latent tokens of given frames; m may be 0
@@ -172,6 +172,14 @@ def batch_rows(clips: int, most: int, mesh: Mesh) -> int:
     return math.ceil(clips / math.ceil(clips / most) / ways) * ways
 
 
+class Captions(Protocol):
+    """What makes of captions what the network reads: a Tokenizer, or EmbeddedCaptions."""
+
+    def encode(self, captions: Sequence[str], length: int) -> Any: ...
+
+    def length(self, caption: str) -> int: ...
+
+
 class Sampler:
     """Makes clips of any sizes, in batches of equal ones, rows split over the devices of a mesh."""
 
@@ -180,7 +188,7 @@ class Sampler:
         generator: Generator,
         vae: VAE,
         statistics: LatentStatistics,
-        tokenizer: Tokenizer,
+        captions: Captions,
         *,
         text_length: int,
         times: TimesConfig,
@@ -194,7 +202,7 @@ class Sampler:
             vae=vae,
             statistics=statistics,
         )
-        self.tokenizer, self.text_length = tokenizer, text_length
+        self.captions, self.text_length = captions, text_length
         self.times, self.config, self.mesh = times, config, mesh
 
     def generate(self, requests: Sequence[Request]) -> list[Sample]:
@@ -231,7 +239,7 @@ class Sampler:
     def _run(self, size: Size, requests: Sequence[Request], rows: int) -> UInt8[np.ndarray, "..."]:
         """Videos of a batch of `rows`, filled up by repeating the last request."""
         filled = [*requests, *[requests[-1]] * (rows - len(requests))]
-        models, encode = self.models, self.tokenizer.encode
+        models, encode = self.models, self.captions.encode
         vae, statistics = models.vae, models.statistics
         how: Any = {"patch": models.patch, "chunk": self.config.chunk, "mesh": self.mesh}
         given: Any = np.zeros((rows, 0, models.patch**2 * vae.config.channels), np.float32)
@@ -258,7 +266,7 @@ class Sampler:
             request=request,
             video=video,
             given=tuple(frame < given for frame in range(latent_frames(vae, size.frames))),
-            prompt_is_cut=self.tokenizer.length(request.prompt) > self.text_length,
+            prompt_is_cut=self.captions.length(request.prompt) > self.text_length,
         )
 
 

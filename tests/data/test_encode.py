@@ -14,9 +14,10 @@ import pytest
 from sora_jax.cli import data as data_command
 from sora_jax.data import media, sources
 from sora_jax.data.bad_records import most_bad
-from sora_jax.data.encode import BucketWork, LatentSet, TextEmbedder
+from sora_jax.data.captions import BFLOAT16, TextEmbedder
+from sora_jax.data.encode import BucketWork, LatentSet
 from sora_jax.data.inspect import shown_clips
-from sora_jax.data.latents import BFLOAT16, LatentRecord, latent_features
+from sora_jax.data.latents import LatentRecord, latent_features
 from sora_jax.data.once import Stripes
 from sora_jax.data.pipeline import Steps
 from sora_jax.data.schema import DataError, Encoding, Record, stored_fields
@@ -85,7 +86,7 @@ def encode(
     missing = [each.missing() for each in jobs]
     for host, each in enumerate(jobs):
         each.write(missing[host], host, embed)
-    jobs[0].finish()
+    jobs[0].finish(embed)
     return ClipSet(output)
 
 
@@ -194,7 +195,7 @@ def test_a_shard_that_is_gone_is_made_again(
     again = job(clip_set, numbers.config, output, [0, 1, 2, 3])
     assert again.missing() == [(1, 0)]
     with pytest.raises(DataError, match="lacks latents-5x8x8.array_record-00002-00000: start the"):
-        again.finish()
+        again.finish(None)
     encode(clip_set, numbers.config, output)
     assert hashes(output) == hashes(latents.directory)
     assert job(clip_set, numbers.config, output, [0]).is_finished
@@ -219,7 +220,7 @@ def test_a_shard_that_another_number_of_hosts_makes_again_has_its_new_hash(
     after = [shard.read_bytes() for shard in shards]
     assert after[0] != before[0]
     assert list(map(len, after)) == list(map(len, before))  # so that only hashes tell
-    alone.finish()
+    alone.finish(None)
     ClipSet(output)  # checks every hash
     assert not list(output.glob("progress-*"))
 

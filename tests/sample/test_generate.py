@@ -56,8 +56,8 @@ def tokens_of(sampler: Sampler, seeds: list[int]) -> np.ndarray:
     size = Size(frames=5, height=16, width=24, given_frames=0)
     rows = len(seeds)
     inputs = Inputs(
-        text=sampler.tokenizer.encode([PROMPTS[0]] * rows, 8),
-        null_text=sampler.tokenizer.encode([""] * rows, 8),
+        text=sampler.captions.encode([PROMPTS[0]] * rows, 8),
+        null_text=sampler.captions.encode([""] * rows, 8),
         fps=np.full(rows, 8.0, np.float32),
         seed=np.array(seeds, np.int32),
         given=np.zeros((rows, 0, 16), np.float32),
@@ -142,8 +142,8 @@ def test_given_tokens_never_move(sampler: Sampler) -> None:
     encoded = encode_tokens(models.vae, models.statistics, whole, models.patch)
     size = Size(frames=9, height=16, width=24, given_frames=5)
     inputs = Inputs(
-        text=sampler.tokenizer.encode(PROMPTS[:1], 8),
-        null_text=sampler.tokenizer.encode([""], 8),
+        text=sampler.captions.encode(PROMPTS[:1], 8),
+        null_text=sampler.captions.encode([""], 8),
         fps=np.full(1, 8.0, np.float32),
         seed=np.zeros(1, np.int32),
         given=encoded[:, :12],

@@ -114,7 +114,7 @@ def overhead(directory: str) -> dict[str, float]:
     source = steps.clips.source(BUCKET)
     count = TURN_STEPS * ROWS
     batches = [steps[step][1] for step in range(TURN_STEPS)]
-    indices = [steps._index(0, p) for batch in batches for p in batch.example_id.tolist()]
+    indices = [steps.streams[0].index(p) for batch in batches for p in batch.example_id.tolist()]
     records = [source[index] for index in indices]
     cases: dict[str, Callable[[], Any]] = {
         "batches": lambda: [steps[step] for step in range(TURN_STEPS)],

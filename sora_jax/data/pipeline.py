@@ -94,7 +94,7 @@ class Steps:
         self.bad_records = BadRecords()
         self.curriculum = tuple(curriculum)
         self._schedule = Schedule(self._weights(), seed)
-        self._streams = {
+        self.streams = {
             bucket: self._stream(bucket, choice) for choice, bucket in enumerate(self.buckets)
         }
 
@@ -159,7 +159,7 @@ class Steps:
         """
         choice, number = self._schedule[step]
         bucket = self.buckets[choice]
-        stream, frames = self._streams[bucket], self.config.buckets[bucket].frames
+        stream, frames = self.streams[bucket], self.config.buckets[bucket].frames
         first = number * self.batch_clips[bucket]
         positions = [first + own for own in self._own[bucket]]
         clips = self._read(bucket, positions)
@@ -197,7 +197,7 @@ class Steps:
         Raises:
             DataError: too many in a row, or of all, are bad, or a shard cannot be read; names it.
         """
-        stream = self._streams[bucket]
+        stream = self.streams[bucket]
         indices = [stream.index(position) for position in positions]
         clips = []
         found = self._clips(bucket, indices)

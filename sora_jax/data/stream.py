@@ -54,6 +54,8 @@ class Stream:
             return ""
         own = record.captions
         kinds = [(own[kind], weight) for kind, weight in self._config.caption_kinds if kind in own]
+        if not kinds:
+            return record.caption
         drawn = self._draw("kind", position) / 2**32 * sum(weight for _, weight in kinds)
         for caption, weight in kinds:
             drawn -= weight

@@ -27,6 +27,7 @@ from sora_jax.prepare import (
     prepare_encoded,
     prepare_latents,
 )
+from sora_jax.processes import is_first, wait_for_all
 from sora_jax.programs import abstract_batch, step_of
 from sora_jax.sample.generate import Captions, Request
 from sora_jax.sharding.mesh import make_mesh, mesh_for_rows
@@ -48,18 +49,12 @@ def vae_run(experiment: Experiment, clips: Clips, directory: Path) -> Run:
     stage, names = experiment.vae_stage, [b.name for b in experiment.data.buckets]
     filled = clips.filled_buckets(experiment.data)
     chosen = [i for i in filled if not stage.buckets or names[i] in stage.buckets]
-    steps = Steps(
-        clips,
-        experiment.data,
-        experiment.vae_rows(),
-        experiment.seed,
-        [rows_sharding(mesh)] * len(names),
-        chosen or filled,
-    )
-
-    _, shown = _shown(steps, experiment)
-
     rows = experiment.vae_rows()
+    make_steps = functools.partial(
+        Steps, clips, experiment.data, rows, experiment.seed, buckets=chosen or filled
+    )
+    steps = make_steps(shardings=[rows_sharding(mesh)] * len(names))
+    _, shown = _shown(make_steps(), experiment)
     return _run(
         "vae",
         experiment,
@@ -99,12 +94,15 @@ def dit_run(experiment: Experiment, clips: Clips, directory: Path) -> Run:
         experiment.data,
         experiment.batch_clips(),
         experiment.seed,
-        [rows_sharding(mesh_for_rows(mesh, shape_class.context)) for shape_class in classes],
-        filled,
+        buckets=filled,
         tokens=to_tokens if clips.encoding else None,
         embedded=embedded,
     )
-    make_scheduled = functools.partial(make_steps, curriculum=stage.periods())
+    make_scheduled = functools.partial(
+        make_steps,
+        shardings=[rows_sharding(mesh_for_rows(mesh, each.context)) for each in classes],
+        curriculum=stage.periods(),
+    )
     if clips.encoding:
         steps, prepare = make_scheduled(), prepare_latents(experiment, mesh)
     elif stage.encode_once:
@@ -138,7 +136,8 @@ def dit_run(experiment: Experiment, clips: Clips, directory: Path) -> Run:
 
 
 def _shown(steps: Steps, experiment: Experiment) -> tuple[Bucket, Any]:
-    """The size and first rows of the run's first batch of videos, or of images if it has none."""
+    """The size and first rows of the run's first batch of videos, or of images if it has none: the
+    same in every process, so `steps` are of all rows."""
     buckets = experiment.data.buckets
     batches = (steps[k] for k in range(SEARCHED_STEPS))
     found = (batch for batch in batches if buckets[batch[0]].frames > 1)
@@ -181,8 +180,13 @@ def _run(
     more_meta: Mapping[str, Any] | None = None,
 ) -> Run:
     """What both stages share: optimizer, state, keys and what is saved with a checkpoint."""
-    init_key, step_key = jax.random.split(jax.random.key(experiment.seed))
-    key = jax.device_put(step_key, replicated(mesh))
+
+    def keys() -> Any:
+        return jax.random.split(jax.random.key(experiment.seed))
+
+    init_key = keys()[0]
+    # Made where it is used: a key cannot be sent to the devices of other processes.
+    key = jax.jit(lambda: keys()[1], out_shardings=replicated(mesh))()
     meta = {
         "stage": name,
         "fingerprint": configs.fingerprint(experiment.trained()),
@@ -209,25 +213,36 @@ def _run(
 
 
 def open_directory(experiment: Experiment, clips: Clips, directory: Path) -> None:
-    """Makes the run directory, or checks that it is of this experiment; keeps the tokenizer."""
+    """Makes the run directory, or checks that it is of this experiment; keeps the tokenizer.
+
+    Of several processes, which all call it, one makes it.
+    """
     path = directory / "config.json"
-    if path.exists():
-        saved = configs.load(Experiment, path)
-        if saved.trained() != experiment.trained():
-            raise configs.ConfigError(
-                f"{directory} holds a run of config {configs.fingerprint(saved.trained())}, this "
-                f"one is {configs.fingerprint(experiment.trained())}: choose another --workdir, or "
-                "the same settings"
-            )
-        if (directory / "tokenizer.model").read_bytes() != clips.tokenizer.model:
-            raise configs.ConfigError(
-                f"{directory} holds a run on another set, whose captions are cut into other "
-                f"tokens than those of {clips.directory}: choose another --workdir, or that set"
-            )
+    is_new = not path.exists()
+    wait_for_all("run directory looked for")
+    if is_new:
+        if is_first():
+            _make_directory(experiment, clips, directory)
+        wait_for_all("run directory made")
         return
+    saved = configs.load(Experiment, path)
+    if saved.trained() != experiment.trained():
+        raise configs.ConfigError(
+            f"{directory} holds a run of config {configs.fingerprint(saved.trained())}, this "
+            f"one is {configs.fingerprint(experiment.trained())}: choose another --workdir, or "
+            "the same settings"
+        )
+    if (directory / "tokenizer.model").read_bytes() != clips.tokenizer.model:
+        raise configs.ConfigError(
+            f"{directory} holds a run on another set, whose captions are cut into other "
+            f"tokens than those of {clips.directory}: choose another --workdir, or that set"
+        )
+
+
+def _make_directory(experiment: Experiment, clips: Clips, directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "tokenizer.model").write_bytes(clips.tokenizer.model)
-        configs.save(experiment, path)
+        configs.save(experiment, directory / "config.json")
     except OSError as error:
         raise configs.ConfigError(f"cannot make a run in {directory}: {error.strerror}") from error

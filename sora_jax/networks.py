@@ -30,6 +30,7 @@ from sora_jax.experiment import Experiment
 from sora_jax.models.generator import Generator
 from sora_jax.models.latents import LatentStatistics
 from sora_jax.models.vae import VAE, to_unit
+from sora_jax.processes import is_first, to_host, wait_for_all
 from sora_jax.sample.generate import Captions, Sampler
 from sora_jax.sharding.mesh import MeshConfig, make_mesh
 from sora_jax.sharding.rules import parameter_shardings, replicated
@@ -61,7 +62,7 @@ def measure_latents(experiment: Experiment, clips: Clips, directory: Path) -> No
     steps = Steps(clips, experiment.data, rows, experiment.seed, buckets=filled)
     encode = jax.jit(lambda vae, video: vae.encode(to_unit(video))[0])
     seen = [
-        np.asarray(encode(vae, steps[k][1].video)).reshape(-1, experiment.vae.channels)
+        to_host(encode(vae, steps[k][1].video)).reshape(-1, experiment.vae.channels)
         for k in range(STATISTICS_BATCHES)
     ]
     values = np.concatenate(seen).astype(np.float64)
@@ -71,9 +72,11 @@ def measure_latents(experiment: Experiment, clips: Clips, directory: Path) -> No
         "deviation": values.std(0).tolist(),
     }
     checkpoints.close()
-    partial = directory / "vae" / "latents.json.partial"
-    partial.write_text(json.dumps(content))
-    partial.replace(directory / "vae" / "latents.json")
+    if is_first():
+        partial = directory / "vae" / "latents.json.partial"
+        partial.write_text(json.dumps(content))
+        partial.replace(directory / "vae" / "latents.json")
+    wait_for_all("latents measured")
 
 
 def _restore_ema(

@@ -12,14 +12,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 from absl import flags
 
+from sora_jax import __version__
 from sora_jax.assemble import dit_run, open_directory, vae_run
 from sora_jax.cli.main import run
 from sora_jax.config import ConfigError, fingerprint, load_experiment, to_text
 from sora_jax.data.mixture import Clips, open_clips
 from sora_jax.experiment import Experiment
 from sora_jax.networks import measure_latents
+from sora_jax.processes import agree, is_first, join
 from sora_jax.train.executables import Executables, keep_on_disk
 from sora_jax.train.loop import train
 
@@ -52,13 +55,23 @@ def main(argv: Sequence[str]) -> None:
     """Trains one stage."""
     if EXPERIMENT.value is None or not DATA.value or WORKDIR.value is None:
         raise ConfigError("sora train needs --experiment, --data and --workdir")
+    join()
     keep_on_disk()
     experiment = load_experiment(EXPERIMENT.value, SET.value)
-    print(f"{to_text(experiment)}fingerprint {fingerprint(experiment)}", flush=True)
     clips = open_clips(DATA.value, experiment.data)
+    agree(_settings(experiment, clips))
+    if is_first():
+        print(f"{to_text(experiment)}fingerprint {fingerprint(experiment)}", flush=True)
     directory = Path(WORKDIR.value)
     open_directory(experiment, clips, directory)
     train_stage(experiment, clips, directory, STAGE.value, EXECUTABLES.value)
+
+
+def _settings(experiment: Experiment, clips: Clips) -> dict[str, str]:
+    """All that decides a run, by name: what its processes must agree on."""
+    fields = dict(line.split(" = ", 1) for line in to_text(experiment).splitlines())
+    versions = {"sora_jax": __version__, "jax": jax.__version__}
+    return {**fields, "--data": clips.id, "--stage": STAGE.value, **versions}
 
 
 def train_stage(

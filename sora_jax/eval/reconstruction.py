@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from sora_jax.models.vae import VAE, to_uint8, to_unit
+from sora_jax.processes import to_host
 
 Video = UInt8[np.ndarray, "t h w 3"]
 
@@ -81,7 +82,7 @@ def reconstruct(vae: VAE, videos: Sequence[Video]) -> list[Video]:
             chosen = indices[start : start + rows]
             filled = chosen + chosen[-1:] * (rows - len(chosen))
             decoded = _reconstruct(vae, np.stack([videos[index] for index in filled]))
-            results |= dict(zip(chosen, np.asarray(decoded), strict=False))
+            results |= dict(zip(chosen, to_host(decoded), strict=False))
     return [results[index] for index in range(len(videos))]
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, UInt8
 from sora_jax.models.latents import LatentStatistics
 from sora_jax.models.patches import Grid, patchify, unpatchify
 from sora_jax.models.vae import VAE, State, to_uint8, to_unit
+from sora_jax.processes import to_host
 from sora_jax.sharding.mesh import picture_mesh
 from sora_jax.sharding.rules import clips_sharding, constrain, replicated, rows_sharding
 
@@ -78,7 +79,7 @@ def decode_clips(
         latents = jax.device_put(latents, clips_sharding(pictures))
         with jax.set_mesh(pictures):
             video, state = decode_chunk(vae, statistics, latents, state)
-        videos[:, done : done + video.shape[1]] = np.asarray(video)
+        videos[:, done : done + video.shape[1]] = to_host(video)
         start, done = start + length, done + video.shape[1]
     return videos
 

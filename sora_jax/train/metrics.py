@@ -12,18 +12,26 @@ from PIL import Image
 from tensorboardX import SummaryWriter
 from tensorboardX.proto.summary_pb2 import Summary
 
+from sora_jax.processes import is_first
+
 
 class MetricWriter:
-    """Writes named scalars and videos of a run into its directory; prints a line per log."""
+    """Writes named scalars and videos of a run into its directory; prints a line per log.
+
+    Of several processes one writes: what they would write is the same.
+    """
 
     def __init__(self, directory: Path, name: str, total_steps: int, start_step: int):
+        self._writes = is_first()
+        self._last = (start_step, time.monotonic())
+        if not self._writes:
+            return
         directory.mkdir(parents=True, exist_ok=True)
         self._name, self._total = name, total_steps
         self._path = directory / "metrics.jsonl"
         self._keep_until(start_step)
         # What TensorBoard has of later steps will be written again.
         self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=start_step + 1)
-        self._last = (start_step, time.monotonic())
 
     def _keep_until(self, step: int) -> None:
         """Drops lines of steps that a restart will write again, and one that a kill cut short."""
@@ -37,6 +45,8 @@ class MetricWriter:
     def scalars(self, step: int, values: Mapping[str, float], tokens: int = 0) -> None:
         """Values after update `step`; `tokens` is how many were trained on since the last call
         that gave any. Evaluators give none, and have no rates."""
+        if not self._writes:
+            return
         rates = self._rates(step, tokens) if tokens else {}
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, **values, **rates}) + "\n")
@@ -62,6 +72,8 @@ class MetricWriter:
 
     def video(self, step: int, name: str, video: UInt8[np.ndarray, "t h w 3"], fps: float) -> None:
         """A clip for TensorBoard, as an animated GIF, which is what it plays."""
+        if not self._writes:
+            return
         frames = [Image.fromarray(frame) for frame in video]
         encoded = io.BytesIO()
         duration = round(1000 / fps)
@@ -76,4 +88,5 @@ class MetricWriter:
         self._board.file_writer.add_summary(summary, step)
 
     def close(self) -> None:
-        self._board.close()
+        if self._writes:
+            self._board.close()

@@ -31,8 +31,9 @@ def diffusion_loss(config: DiffusionConfig) -> LossFunction:
         layout = layout_of(field, batch.coordinates, batch.segments)
         text = model.encode_text(batch.text, clips)
         each = velocity_matching(lambda x: model(x, layout, text), batch.latents, noise, field)
-        filled = jnp.mean(jnp.max(batch.segments, -1))  # of a row's places, alike in all rows
-        return jnp.mean(each) / filled, {"given_share": jnp.mean(given > 0) * clips / filled}
+        filled = jnp.sum(tokens.reshape(-1, clips) > 0, -1)  # of a row's places, alike in all rows
+        given_share = jnp.sum(given.reshape(-1, clips) > 0, -1) / filled
+        return jnp.mean(each / filled), {"given_share": jnp.mean(given_share)}
 
     return loss
 

@@ -115,7 +115,17 @@ def test_a_record_is_read_as_what_it_says_and_nothing_else() -> None:
         "webm": webm.getvalue(),
         "concat": PLAYLISTS["concat"].encode(),
     }
-    whole = Record("clip", "asset", "a caption", b"", "png", 1, 64, 96, 8.0)
+    whole = Record(
+        clip_id="clip",
+        asset_id="asset",
+        caption="a caption",
+        media=b"",
+        media_format="png",
+        frames=1,
+        height=64,
+        width=96,
+        fps=8.0,
+    )
     for said in ("png", "jpeg", "mp4"):
         frames = len(VIDEO) if said == "mp4" else 1
         record = dataclasses.replace(whole, media_format=said, frames=frames)

@@ -68,6 +68,7 @@ def decode_clips(
     `mesh`; what it takes does not grow with the frames, but for the tokens.
     """
     pictures = picture_mesh(mesh, len(tokens), grid.height * patch, grid.width * patch)
+    networks = whole(vae, statistics, pictures)
     frames, side = 1 + vae.config.temporal * (grid.frames - 1), vae.config.spatial * patch
     shape = (len(tokens), frames, grid.height * side, grid.width * side, 3)
     videos: UInt8[np.ndarray, "b t h w 3"] = np.empty(shape, np.uint8)
@@ -78,7 +79,7 @@ def decode_clips(
             latents = latents_at(tokens, start, part, patch)
         latents = jax.device_put(latents, clips_sharding(pictures))
         with jax.set_mesh(pictures):
-            video, state = decode_chunk(vae, statistics, latents, state)
+            video, state = decode_chunk(*networks, latents, state)
         videos[:, done : done + video.shape[1]] = to_host(video)
         start, done = start + length, done + video.shape[1]
     return videos
@@ -109,11 +110,12 @@ def encode_clips(
     rows, frames, height, width = video.shape[:4]
     side, temporal = vae.config.spatial, vae.config.temporal
     pictures = picture_mesh(mesh, rows, height // side, width // side)
+    networks = whole(vae, statistics, pictures)
     tokens, state = [], None
     for start, end in _spans(frames, temporal, chunk):
         pixels = jax.device_put(video[:, start:end], clips_sharding(pictures))
         with jax.set_mesh(pictures):
-            latents, state = encode_chunk(vae, statistics, pixels, state)
+            latents, state = encode_chunk(*networks, pixels, state)
         tokens.append(jax.device_put(patchify(latents, patch), rows_sharding(mesh)))
     return jnp.concatenate(tokens, 1)
 
@@ -129,6 +131,10 @@ def _spans(frames: int, temporal: int, chunk: int) -> Iterator[tuple[int, int]]:
 
 
 def whole(vae: VAE, statistics: LatentStatistics, mesh: Mesh) -> tuple[VAE, LatentStatistics]:
-    """The autoencoder, small beside what it computes, whole on every device."""
+    """The autoencoder, small beside what it computes, whole on every device.
+
+    Of the mesh that its program is for: where arguments name another one of the same devices, XLA
+    mixes the two and splits results in ways that neither has.
+    """
     placed: tuple[VAE, LatentStatistics] = jax.device_put((vae, statistics), replicated(mesh))
     return placed

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 from sora_jax.models.latents import LatentStatistics, encode_tokens
 from sora_jax.models.patches import Grid, unpatchify
@@ -28,6 +29,7 @@ STATISTICS = LatentStatistics(jnp.full(4, 0.1), jnp.full(4, 1.3))
 PATCH, SIDE = 2, 32
 NETWORKS = (randomised(lambda rngs: VAE(CONFIG, rngs=rngs), deviation=0.1), STATISTICS)
 MESHES = {"one": one_device_mesh(), "eight": make_mesh(MeshConfig(fsdp=1, context=8))}
+FEWER_CLIPS = make_mesh(MeshConfig(fsdp=2, context=4))
 
 
 @pytest.mark.parametrize(
@@ -89,9 +91,18 @@ def test_a_picture_that_is_split_has_the_same_numbers(kind: str) -> None:
 @pytest.mark.parametrize("where", MESHES)
 @pytest.mark.parametrize("chunk", [1, 2, 4])
 def test_clips_in_chunks_are_clips_at_once(where: str, chunk: int) -> None:
-    mesh, video = MESHES[where], clip(13)
+    are_as_at_once(clip(13), MESHES[where], chunk)
+
+
+def test_pictures_of_four_clips_are_split_over_eight_devices() -> None:
+    assert picture_mesh(FEWER_CLIPS, 4, SIDE // 4, SIDE // 4).devices.shape == (4, 1, 2, 1)
+    are_as_at_once(clip(5, rows=4), FEWER_CLIPS, chunk=1)
+
+
+def are_as_at_once(video: np.ndarray, mesh: Mesh, chunk: int) -> None:
+    """Holds that clips coded in chunks have the latents, and the pixels, of clips coded at once."""
     vae, statistics = NETWORKS
-    grid = Grid(4, SIDE // 8, SIDE // 8)
+    grid = Grid((video.shape[1] - 1) // 4 + 1, SIDE // 8, SIDE // 8)
     expected = encode_tokens(vae, statistics, jnp.asarray(video), PATCH)
     networks, how = whole(vae, statistics, mesh), {"patch": PATCH, "chunk": chunk, "mesh": mesh}
     tokens = encode_clips(*networks, video, **how)

@@ -23,7 +23,7 @@ from sora_jax.sharding.mesh import MeshConfig, make_mesh, mesh_for_rows
 from sora_jax.sharding.rules import replicated, rows_sharding
 from sora_jax.train.diffusion_loss import diffusion_loss
 from sora_jax.train.programs import Update
-from sora_jax.train.state import init_state
+from sora_jax.train.state import TrainState, abstract_state
 from sora_jax.train.step import TrainStep
 from tests.tiny import TEXT, VAE, VOCABULARY, latent_batch
 
@@ -39,6 +39,33 @@ def make_generator(config: DiTConfig, rngs: nnx.Rngs) -> Generator:
     return generator
 
 
+@functools.cache
+def parameters() -> list[np.ndarray]:
+    """Those of a fresh model, which no mesh and no way to compute it changes: made once."""
+    made = jax.jit(lambda: make_generator(DIT, nnx.Rngs(jax.random.key(0))))()
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(made)]
+
+
+def fresh_state(
+    config: DiTConfig, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+    """What `init_state` makes, without compiling it for the mesh: optimizers start with zeros."""
+
+    def placed(shape: jax.ShapeDtypeStruct, values: np.ndarray | None = None) -> jax.Array:
+        values = np.zeros(shape.shape, shape.dtype) if values is None else values
+        return jax.make_array_from_callback(shape.shape, shape.sharding, lambda part: values[part])
+
+    state = abstract_state(functools.partial(make_generator, config), optimizer, mesh)
+    structure = jax.tree.structure(state.model)
+    given = structure.unflatten(parameters())
+    return TrainState(
+        step=placed(state.step),
+        model=jax.tree.map(placed, state.model, given),
+        ema=jax.tree.map(placed, state.ema, given),
+        opt_state=jax.tree.map(placed, state.opt_state),
+    )
+
+
 def updated(
     config: DiTConfig, mesh: Mesh, parts: int = 1, context: int | None = None
 ) -> tuple[dict[str, float], list[np.ndarray]]:
@@ -46,14 +73,12 @@ def updated(
     and `context` as of a shape class."""
     loss = diffusion_loss(DiffusionConfig())
     step = TrainStep(loss, optax.sgd(1.0), ema_decay=0.9, parts=lambda batch: parts)
-    make = functools.partial(make_generator, config)
     with jax.set_mesh(mesh):
-        state = init_state(make, step.optimizer, jax.random.key(0), mesh)
-        before = whole(state.model)
+        state = fresh_state(config, step.optimizer, mesh)
         batch = on_devices(latent_batch(0, rows=ROWS), mesh_for_rows(mesh, context))
         key = jax.device_put(jax.random.key(1), replicated(mesh))
         state, metrics = Update(step, state, [batch], key)(state, [batch], key)
-        gradients = [old - new for old, new in zip(before, whole(state.model), strict=True)]
+        gradients = [old - new for old, new in zip(parameters(), whole(state.model), strict=True)]
     return {name: float(value) for name, value in metrics.items()}, gradients
 
 
@@ -65,6 +90,8 @@ def on_devices(batch: Any, mesh: Mesh) -> Any:
 
 def whole(model: Any) -> list[np.ndarray]:
     """Every parameter, wherever its parts are."""
+    if jax.process_count() == 1:  # nothing has to be compiled
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(model)]
     mesh = jax.tree.leaves(model)[0].sharding.mesh
     gathered = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(model)
     return [np.asarray(leaf.addressable_data(0)) for leaf in jax.tree.leaves(gathered)]

@@ -1,11 +1,9 @@
 """Programs are made before the first step; micro-batches come to the update of one large batch."""
 
-import functools
 from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh
@@ -21,11 +19,11 @@ from sora_jax.train.diffusion_loss import diffusion_loss
 from sora_jax.train.loop import TrainConfig
 from sora_jax.train.optimizer import OptimizerConfig
 from sora_jax.train.programs import Update, lower_close, lower_step
-from sora_jax.train.state import TrainState, init_state
+from sora_jax.train.state import TrainState
 from sora_jax.train.step import TrainStep
 from sora_jax.types import LatentBatch
 from tests.tiny import eight_device_mesh, latent_batch, one_device_mesh
-from tests.train.test_meshes import DIT, make_generator
+from tests.train.test_meshes import DIT, fresh_state
 
 BATCH, LONGER = latent_batch(0), latent_batch(1, tokens=24)
 
@@ -39,29 +37,30 @@ def step_with(micro_batches: int) -> TrainStep:
 
 def start(step: TrainStep, mesh: Mesh) -> tuple[TrainState, Any]:
     """A fresh state, and the run's key."""
-    make = functools.partial(make_generator, DIT)
     key = jax.device_put(jax.random.key(1), replicated(mesh))
-    return init_state(make, step.optimizer, jax.random.key(0), mesh), key
+    return fresh_state(DIT, step.optimizer, mesh), key
 
 
-def by_hand(batches: tuple[LatentBatch, ...], number: int) -> dict[str, float]:
-    """Loss and norm of the mean gradient of a fresh model at a step of that number."""
+def by_hand(batches: tuple[LatentBatch, ...], steps: int) -> Iterator[dict[str, float]]:
+    """Loss and norm of the mean gradient of a fresh model at each of the first steps."""
     step = step_with(1)
-    state, key = start(step, one_device_mesh())
-    key = jax.random.fold_in(key, number)
+    state, run_key = start(step, one_device_mesh())
     gradients = jax.jit(step.gradients, static_argnames="rows")
-    found = [gradients(state.model, batch, key, rows=len(batch.example_id)) for batch in batches]
-    mean = jax.tree.map(lambda *each: sum(each) / len(each), *[gradient for gradient, _ in found])
-    norm = np.sqrt(sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(mean)))
-    loss = np.mean([float(metrics["loss"]) for _, metrics in found])
-    return {"gradient_norm": float(norm), "loss": float(loss)}
+    for number in range(steps):
+        key = jax.random.fold_in(run_key, number)
+        found = [gradients(state.model, each, key, rows=len(each.example_id)) for each in batches]
+        pairs = zip(*[jax.tree.leaves(gradient) for gradient, _ in found], strict=True)
+        mean = [np.mean([np.asarray(leaf) for leaf in leaves], 0) for leaves in pairs]
+        norm = np.sqrt(sum(float(np.sum(leaf**2)) for leaf in mean))
+        loss = np.mean([float(metrics["loss"]) for _, metrics in found])
+        yield {"gradient_norm": float(norm), "loss": float(loss)}
 
 
 def test_micro_batches_of_any_shapes_count_the_same() -> None:
     """On a mesh of all kinds of axes, one with more rows that fewer devices share; twice, since a
     step must not begin with the sums of one."""
     batches = (latent_batch(0, rows=8), LONGER)
-    expected = [by_hand(batches, number) for number in range(2)]
+    expected = list(by_hand(batches, steps=2))
     mesh, step = eight_device_mesh(), step_with(2)
     with jax.set_mesh(mesh):
         state, key = start(step, mesh)

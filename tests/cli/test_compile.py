@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.one_process import Said, in_one_process
+
 pytest.importorskip("libtpu")
 FOLDER = Path(__file__).resolve().parent.parent / "golden"
 ARGUMENTS = (
@@ -144,30 +146,37 @@ def test_decoding_sends_the_edges_of_pictures_and_nothing_else(tmp_path: Path) -
     assert 0 < found["state_bytes"]["state"] < found["state_bytes"]["parameters"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["--topology=v5p:2x2x1"], "needs --experiment and --topology"),
-        ([*ARGUMENTS[:1], "--topology=v9:2x2"], "there is no generation 'v9'"),
-        ([*ARGUMENTS[:2], "--shape_class=many"], "write all, or rows x tokens"),
-        ([*ARGUMENTS[:2], "--shape_class=4x2048x2", "--search"], "--search divides the rows"),
-        ([*ARGUMENTS[:3], "--search", "--executables=."], "--search is for the step on one class"),
-        ([*ARGUMENTS[:2], "--output=no/such.json"], "there is no such directory"),
-        ([*ARGUMENTS[:2], "--clip=17x64x64"], "--clip is for sampling"),
-        ([*ARGUMENTS[:3], "--what=sample"], "--shape_class is for training"),
-        ([*ARGUMENTS[:2], "--what=sample", "--clip=17x64"], "write frames x height x width"),
-        (
-            [*ARGUMENTS[:2], "--what=vae_encode", "--clip=1440x1080x1920"],
-            "1437 or 1441 frames and a height of 1072 or 1088 would work",
-        ),
-        ([*ARGUMENTS[:1], "--topology=v5p:2x2x2"], "needs 4 devices, but 8 are given"),
-        (
-            [*ARGUMENTS[:2], "--slices=2", "--set=mesh.fsdp=-1"],
-            "replica=1 is no multiple of the 2 slices",
-        ),
-    ],
-)
-def test_what_cannot_be_compiled_is_one_sentence(arguments: list[str], sentence: str) -> None:
-    done = sora_compile(*arguments)
-    assert done.returncode == 2
-    assert sentence in done.stderr
+MISTAKES: list[tuple[list[str], str]] = [
+    (["--topology=v5p:2x2x1"], "needs --experiment and --topology"),
+    ([*ARGUMENTS[:1], "--topology=v9:2x2"], "there is no generation 'v9'"),
+    ([*ARGUMENTS[:2], "--shape_class=many"], "write all, or rows x tokens"),
+    ([*ARGUMENTS[:2], "--shape_class=4x2048x2", "--search"], "--search divides the rows"),
+    ([*ARGUMENTS[:3], "--search", "--executables=."], "--search is for the step on one class"),
+    ([*ARGUMENTS[:2], "--output=no/such.json"], "there is no such directory"),
+    ([*ARGUMENTS[:2], "--clip=17x64x64"], "--clip is for sampling"),
+    ([*ARGUMENTS[:3], "--what=sample"], "--shape_class is for training"),
+    ([*ARGUMENTS[:2], "--what=sample", "--clip=17x64"], "write frames x height x width"),
+    (
+        [*ARGUMENTS[:2], "--what=vae_encode", "--clip=1440x1080x1920"],
+        "1437 or 1441 frames and a height of 1072 or 1088 would work",
+    ),
+    ([*ARGUMENTS[:1], "--topology=v5p:2x2x2"], "needs 4 devices, but 8 are given"),
+    (
+        [*ARGUMENTS[:2], "--slices=2", "--set=mesh.fsdp=-1"],
+        "replica=1 is no multiple of the 2 slices",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def mistakes() -> dict[str, Said]:
+    """What each of them says, by its sentence."""
+    calls = [("sora_jax.cli.compile", arguments) for arguments, _ in MISTAKES]
+    sentences = [sentence for _, sentence in MISTAKES]
+    return dict(zip(sentences, in_one_process(calls), strict=True))
+
+
+@pytest.mark.parametrize("sentence", [sentence for _, sentence in MISTAKES])
+def test_what_cannot_be_compiled_is_one_sentence(mistakes: dict[str, Said], sentence: str) -> None:
+    assert mistakes[sentence].code == 2
+    assert sentence in mistakes[sentence].errors

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sora_jax.cli.main import COMMANDS
+from tests.cli.one_process import Said, in_one_process
 
 # A command module with a flag of each kind; `main` does what its first word says.
 COMMAND = '''"""bake a cake.
@@ -117,11 +118,20 @@ def test_a_fault_of_the_program_shows_its_traceback(bake: list[str]) -> None:
     assert "RuntimeError: boom" in result.stderr
 
 
+@pytest.fixture(scope="module")
+def helps() -> dict[str, tuple[Said, Said]]:
+    """What `sora <command> --help` says, and its module run by itself."""
+    by_name = in_one_process([(None, [command, "--help"]) for command in COMMANDS])
+    by_itself = in_one_process([(f"sora_jax.cli.{command}", ["--help"]) for command in COMMANDS])
+    return dict(zip(COMMANDS, zip(by_name, by_itself, strict=True), strict=True))
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_its_flags(command: str) -> None:
-    by_name = sora(command, "--help")
-    module = [sys.executable, "-m", f"sora_jax.cli.{command}"]
-    assert by_name.returncode == 0, by_name.stderr
-    assert by_name.stdout == call(module, "--help").stdout
-    assert by_name.stdout.startswith(f"sora {command}: ")
-    assert "absl" not in by_name.stdout
+def test_every_command_explains_its_flags(
+    helps: dict[str, tuple[Said, Said]], command: str
+) -> None:
+    by_name, by_itself = helps[command]
+    assert by_name.code == 0, by_name.errors
+    assert by_name.output == by_itself.output
+    assert by_name.output.startswith(f"sora {command}: ")
+    assert "absl" not in by_name.output

@@ -15,7 +15,7 @@ from sora_jax.data.buckets import Bucket
 from sora_jax.data.captions import EmbeddedCaptions
 from sora_jax.data.mixture import Clips
 from sora_jax.data.pipeline import Batches, Steps
-from sora_jax.encoded import check_embeddings, check_encoding, encoded_set
+from sora_jax.encoded import check_encoding, encoded_set, reads_embeddings
 from sora_jax.eval.previews import Preview, reconstruction_preview, sample_preview
 from sora_jax.experiment import Experiment
 from sora_jax.models.latents import stored_tokens
@@ -81,9 +81,7 @@ def dit_run(experiment: Experiment, clips: Clips, directory: Path) -> Run:
     mesh = make_mesh(experiment.mesh)
     vae, statistics, _ = load_vae(experiment, directory, mesh)
     check_encoding(clips, vae, mesh)
-    embedded = experiment.text.source == "given"
-    if embedded:
-        check_embeddings(clips, experiment)
+    embedded = reads_embeddings(clips, experiment)
     stage, classes = experiment.dit_stage, experiment.classes()
     filled = clips.filled_buckets(experiment.data)
     on_host = jax.device_get(statistics)
@@ -116,7 +114,6 @@ def dit_run(experiment: Experiment, clips: Clips, directory: Path) -> Run:
     used = dict.fromkeys(classes[i] for i in filled)
     # Of all buckets, also where the curriculum starts with images.
     requests, captions = _requests(make_steps(), experiment)
-    text_id = clips.encoding.text_id if clips.encoding and embedded else None
 
     rest: Any = {"vae": vae, "statistics": statistics, "captions": captions, "mesh": mesh}
     return _run(
@@ -131,7 +128,7 @@ def dit_run(experiment: Experiment, clips: Clips, directory: Path) -> Run:
         batches=[abstract_batch(experiment, each, mesh) for each in used],
         prepare=prepare,
         preview=sample_preview(functools.partial(sampler_of, experiment, **rest), requests),
-        more_meta={"text_id": text_id} if text_id else {},
+        more_meta={"text_id": clips.encoding.text_id} if clips.encoding and embedded else {},
     )
 
 

@@ -171,9 +171,15 @@ def check_encoding(clips: Clips, vae: VAE, mesh: Mesh) -> None:
         )
 
 
-def check_embeddings(clips: Clips, experiment: Experiment) -> None:
-    """Raises DataError unless the set has embeddings of captions as the experiment reads them, and
-    ConfigError if it asks for captions that have none."""
+def reads_embeddings(clips: Clips, experiment: Experiment) -> bool:
+    """Whether the experiment reads embeddings of captions; then the set has them.
+
+    Raises:
+        DataError: it has none, or of another width.
+        ConfigError: the experiment draws from captions that have none.
+    """
+    if experiment.text.source != "given":
+        return False
     width = clips.empty_caption().shape[-1]
     if width != experiment.text.width:
         raise DataError(
@@ -185,6 +191,7 @@ def check_embeddings(clips: Clips, experiment: Experiment) -> None:
             "text.source=given and data.caption_kinds: sets hold embeddings of the first captions "
             "alone, so leave one of them out"
         )
+    return True
 
 
 def encoded_set(

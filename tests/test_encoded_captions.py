@@ -16,7 +16,7 @@ from sora_jax.config import ConfigError, load_experiment, override
 from sora_jax.data.captions import EmbeddedCaptions, make_embedder
 from sora_jax.data.schema import DataError
 from sora_jax.data.sources import ClipSet
-from sora_jax.encoded import check_embeddings, encode_set
+from sora_jax.encoded import encode_set, reads_embeddings
 from sora_jax.experiment import Experiment
 from sora_jax.networks import load_run, load_vae, make_sampler
 from sora_jax.sample.generate import Request
@@ -124,10 +124,10 @@ def test_what_a_set_has_no_embeddings_for_is_told(run: Path) -> None:
         dit_run(experiment, ClipSet(run.parent / "set"), run)
     kinds = override(experiment, "data.caption_kinds=(('given', 1.0),)")
     with pytest.raises(ConfigError, match="sets hold embeddings of the first captions alone"):
-        check_embeddings(latents, kinds)
+        reads_embeddings(latents, kinds)
     wider = override(experiment, "text.width=32")
     with pytest.raises(DataError, match="embeddings of captions 16 wide, and text.width is 32"):
-        check_embeddings(latents, wider)
+        reads_embeddings(latents, wider)
     with pytest.raises(ConfigError, match="'tests:nothing' makes no embedder .*MODULE:FUNCTION"):
         make_embedder("tests:nothing")
     assert dataclasses.replace(latents.manifest, empty_caption=None).id != latents.id

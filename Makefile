@@ -8,7 +8,8 @@ $(error $(PYTHON) does not run; name a Python with PYTHON=)
 endif
 CONSTRAINTS := constraints-$(VERSION).txt
 INSTALLED := .venv/.installed-$(VERSION)
-# What is imported is compiled then: compiling all of 12,000 modules is half of what installing takes.
+# What is imported is compiled then: compiling all of 12,000 modules is half of what installing
+# takes.
 PIP_INSTALL := install -qq --disable-pip-version-check --no-compile
 BIN := .venv/bin
 # A step's scratch memory comes fresh from the system every time. In huge pages a step of the demo

@@ -40,9 +40,10 @@ def make_generator(config: DiTConfig, rngs: nnx.Rngs) -> Generator:
 
 
 @functools.cache
-def parameters() -> list[np.ndarray]:
+def parameters(depth: int) -> list[np.ndarray]:
     """Those of a fresh model, which no mesh and no way to compute it changes: made once."""
-    made = jax.jit(lambda: make_generator(DIT, nnx.Rngs(jax.random.key(0))))()
+    config = dataclasses.replace(DIT, depth=depth)
+    made = jax.jit(lambda: make_generator(config, nnx.Rngs(jax.random.key(0))))()
     return [np.asarray(leaf) for leaf in jax.tree.leaves(made)]
 
 
@@ -57,7 +58,7 @@ def fresh_state(
 
     state = abstract_state(functools.partial(make_generator, config), optimizer, mesh)
     structure = jax.tree.structure(state.model)
-    given = structure.unflatten(parameters())
+    given = structure.unflatten(parameters(config.depth))
     return TrainState(
         step=placed(state.step),
         model=jax.tree.map(placed, state.model, given),
@@ -78,7 +79,8 @@ def updated(
         batch = on_devices(latent_batch(0, rows=ROWS), mesh_for_rows(mesh, context))
         key = jax.device_put(jax.random.key(1), replicated(mesh))
         state, metrics = Update(step, state, [batch], key)(state, [batch], key)
-        gradients = [old - new for old, new in zip(parameters(), whole(state.model), strict=True)]
+        before = parameters(config.depth)
+        gradients = [old - new for old, new in zip(before, whole(state.model), strict=True)]
     return {name: float(value) for name, value in metrics.items()}, gradients
 
 

@@ -39,7 +39,7 @@ def run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         directory=tmp_path,
         fingerprints={"experiment": "abc", "vae": "abc@1", "dit": "abc@2"},
     )
-    monkeypatch.setattr(evaluate, "load_run", lambda directory: run)
+    monkeypatch.setattr(evaluate, "load_run", lambda directory, embed: run)
     sampler = tiny_sampler(("a red circle",), sampling, TimesConfig())
     monkeypatch.setattr(evaluate, "make_sampler", lambda run: sampler)
     (tmp_path / "dit").mkdir()

@@ -34,7 +34,7 @@ def sora_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
     run = SimpleNamespace(
         experiment=experiment, directory=tmp_path / "run", fingerprints={"dit": "abc@20"}
     )
-    monkeypatch.setattr(sample, "load_run", lambda directory, like: run)
+    monkeypatch.setattr(sample, "load_run", lambda directory, like, embed: run)
     monkeypatch.setattr(
         sample,
         "make_sampler",

@@ -107,8 +107,8 @@ def described(feature: Any) -> dict[str, Any]:
 
 
 def _captions(feature: Any) -> Mapping[str, str]:
-    """Sets that were made before there were several kinds have no such feature."""
-    stored = feature["captions"].bytes_list.value if "captions" in feature else ()
+    """Of sets that were made before there were several kinds, protobuf makes up an empty feature."""
+    stored = feature["captions"].bytes_list.value
     if not stored or not stored[0]:
         return {}
     captions: Mapping[str, str] = json.loads(stored[0])

@@ -107,7 +107,7 @@ def described(feature: Any) -> dict[str, Any]:
 
 
 def _captions(feature: Any) -> Mapping[str, str]:
-    """Of sets that were made before there were several kinds, protobuf makes up an empty feature."""
+    """Sets from before there were several kinds have none: protobuf makes up an empty feature."""
     stored = feature["captions"].bytes_list.value
     if not stored or not stored[0]:
         return {}

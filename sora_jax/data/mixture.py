@@ -58,7 +58,7 @@ class Mixture:
 
     def __init__(self, sets: Mapping[str, ClipSet]) -> None:
         """Raises DataError where one holds clips and another latents, or others' latents."""
-        self.sets = dict(sets)
+        self.sets, self.names = dict(sets), tuple(sets)
         self.directory = ", ".join(f"{name}={each.directory}" for name, each in sets.items())
         first = next(iter(self.sets.values()))
         for each in self.sets.values():

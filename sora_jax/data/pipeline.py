@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from sora_jax.data.bad_records import TRIES, BadRecords
-from sora_jax.data.buckets import DataConfig, Period, sources_by_period, weights_by_period
+from sora_jax.data.buckets import Bucket, DataConfig, Period, sources_by_period, weights_by_period
 from sora_jax.data.captions import filled_up
 from sora_jax.data.mixture import Clips
 from sora_jax.data.schedule import Schedule
@@ -67,12 +67,11 @@ class Steps:
         Raises:
             DataError: the set has no record for one of the buckets, or holds latents and `tokens`
                 is not given.
-            ConfigError: `batch_clips` and buckets disagree, a weight is too small to schedule, or a
-                period of the curriculum draws from none of `buckets`, or for one of them from no
-                source.
+            ConfigError: `batch_clips` and buckets or `clips` and sources disagree, a weight is too
+                small to schedule, or a period of the curriculum draws from none of `buckets`, or
+                for one of them from no source.
         """
-        if len(batch_clips) != len(config.buckets):
-            raise ConfigError(f"{len(batch_clips)} clip counts for {len(config.buckets)} buckets")
+        _check_counts(clips, config, batch_clips)
         self.clips, self.config, self.seed = clips, config, seed
         self.batch_clips = tuple(batch_clips)
         self.buckets = tuple(range(len(config.buckets)) if buckets is None else buckets)
@@ -84,13 +83,7 @@ class Steps:
             bucket: own_rows(shardings[bucket], count) if shardings else range(count)
             for bucket, count in ((each, batch_clips[each]) for each in self.buckets)
         }
-        self._sources = {bucket: clips.source(config.buckets[bucket]) for bucket in self.buckets}
-        for bucket, source in self._sources.items():
-            if not len(source):
-                raise DataError(
-                    f"{clips.directory} has no clip for bucket {config.buckets[bucket].name}: "
-                    "build the set with this experiment, or remove the bucket"
-                )
+        self._sources = {bucket: _filled(clips, config.buckets[bucket]) for bucket in self.buckets}
         self.bad_records = BadRecords()
         self.curriculum = tuple(curriculum)
         self._schedule = Schedule(self._weights(), seed)
@@ -114,18 +107,19 @@ class Steps:
     def _stream(self, bucket: int, choice: int) -> Stream:
         """Of a bucket; `choice`: its number among those that are drawn from."""
         size, sizes = self.config.buckets[bucket], self.clips.counts(self.config.buckets[bucket])
+        if not self.config.sources:
+            return Stream(size.name, self.config, self.seed, sizes)
         mixture: dict[int, list[float]] = {}
         periods = sources_by_period(self.config.sources, self.curriculum)
         for (start, weights), bases in zip(periods, self._schedule.bases, strict=True):
-            there = [weight * (count > 0) for weight, count in zip(weights, sizes, strict=False)]
-            if weights and not any(there):
+            there = [weight * (count > 0) for weight, count in zip(weights, sizes, strict=True)]
+            if not any(there):
                 raise ConfigError(
                     f"curriculum: from step {start} on bucket {size.name} is drawn from sources "
                     "that have no clip for it: give another source a weight"
                 )
             mixture[bases[choice] * self.batch_clips[bucket]] = there
-        drawn = list(mixture.items()) if self.config.sources else []
-        return Stream(size.name, self.config, self.seed, sizes, drawn)
+        return Stream(size.name, self.config, self.seed, sizes, list(mixture.items()))
 
     def __len__(self) -> int:
         return sys.maxsize
@@ -227,6 +221,28 @@ class Steps:
             record if isinstance(record, DataError) else (record, latents[index])
             for record, index in zip(records, indices, strict=True)
         ]
+
+
+def _check_counts(clips: Clips, config: DataConfig, batch_clips: Sequence[int]) -> None:
+    """Raises ConfigError unless there is a count for each bucket, and a set for each source."""
+    if len(batch_clips) != len(config.buckets):
+        raise ConfigError(f"{len(batch_clips)} clip counts for {len(config.buckets)} buckets")
+    wanted = tuple(name for name, _ in config.sources)
+    if tuple(clips.names) != wanted:
+        raise ConfigError(
+            f"data.sources names {wanted}, in this order, and {clips.directory} is {clips.names}"
+        )
+
+
+def _filled(clips: Clips, bucket: Bucket) -> Any:
+    """The records of a bucket; raises DataError if there are none."""
+    source = clips.source(bucket)
+    if not len(source):
+        raise DataError(
+            f"{clips.directory} has no clip for bucket {bucket.name}: build the set with this "
+            "experiment, or remove the bucket"
+        )
+    return source
 
 
 class Batches(Iterator[tuple[int, Any]]):

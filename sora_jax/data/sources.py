@@ -223,6 +223,8 @@ class ClipSet:
         for file in self.manifest.files():
             file.check(self.directory, contents=contents)
 
+    names: Sequence[str] = ()  # of the sets that this one is made of, where it is a mixture
+
     @property
     def id(self) -> str:
         """sha256 over everything in the set."""

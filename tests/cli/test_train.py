@@ -71,7 +71,10 @@ def experiment() -> Experiment:
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """An experiment file and a set for it."""
-    directory = tmp_path_factory.mktemp("given")
+    return made_in(tmp_path_factory.mktemp("given"))
+
+
+def made_in(directory: Path) -> tuple[Path, Path]:
     path = directory / "killed.py"
     path.write_text(EXPERIMENT)
     experiment = load_experiment(str(path))

@@ -136,6 +136,10 @@ def test_sets_that_cannot_be_read_as_one_are_told(
         Steps(
             mixture, dataclasses.replace(config, sources=(("first", 0.0), ("other", 1.0))), ROWS, 7
         )
+    with pytest.raises(ConfigError, match="data.sources names .'first', 'other'., in this order"):
+        Steps(Mixture({"other": other_set, "first": clip_set}), config, ROWS, 7)
+    with pytest.raises(ConfigError, match="data.sources names"):
+        Steps(clip_set, config, ROWS, 7)
     for data, sentence in (
         ([str(clip_set.directory)], "give --data first=DIRECTORY --data other=DIRECTORY"),
         (["first=a", "second=b"], "the experiment draws from 2 sources: give --data first="),

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cli.test_train import EXPERIMENT, last_state, lines, resume
+from tests.cli.test_train import last_state, lines, made_in, resume
 from tests.processes import CHECKOUT
 
 NUMBERS = ("step", "loss", "gradient_norm", "update_norm")
@@ -54,15 +54,7 @@ def kill_one_in_the_middle(command: list[str], directory: Path, stage: str) -> N
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """An experiment file and a set for it."""
-    from sora_jax.cli.data import build_world_set
-    from sora_jax.config import load_experiment
-
-    directory = tmp_path_factory.mktemp("given")
-    path = directory / "killed.py"
-    path.write_text(EXPERIMENT)
-    experiment = load_experiment(str(path))
-    build_world_set(24, directory / "set", experiment.data, experiment.world)
-    return path, directory / "set"
+    return made_in(tmp_path_factory.mktemp("given"))
 
 
 @pytest.mark.slow

@@ -7,9 +7,9 @@ from sora_jax.errors import UserError
 
 
 def run(main: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> None:
-    """Calls main; exits with 2 and a sentence if what the user gave cannot be used."""
+    """Calls main; a UserError ends as its sentence and with its exit code."""
     try:
         main(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code)

@@ -21,7 +21,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 
 from sora_jax import __version__
-from sora_jax.errors import UserError, nearest
+from sora_jax.errors import FAILED, UserError, nearest
 
 COMMANDS = {
     "data": "build, verify and look into sets of captioned clips",
@@ -32,8 +32,6 @@ COMMANDS = {
     "evaluate": "score a trained run and write its report",
     "demo": "do all of it, small, on the procedural world or on a folder of clips",
 }
-# Exit codes: a mistake the user can fix; any other error exits with 1 and a traceback.
-MISTAKE = 2
 HELP_WIDTH = 88
 
 
@@ -42,7 +40,7 @@ def main() -> NoReturn:
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("--help", "-h", "help"):
         print(_overview())
-        sys.exit(0 if arguments else MISTAKE)
+        sys.exit(0 if arguments else FAILED)
     command, *rest = arguments
     if command == "--version":
         print(f"sora_jax {__version__}")
@@ -56,8 +54,9 @@ def main() -> NoReturn:
 def run(module: ModuleType, arguments: Sequence[str]) -> NoReturn:
     """Run the command of a module with its command-line arguments; never returns.
 
-    Exits with 0, or with 2 after one sentence on stderr for a `UserError` or a wrong flag; any
-    other exception is a fault of the program and leaves as itself, with a traceback.
+    Exits with 0, or after one sentence on stderr with the code of a `UserError`, which is 1 for a
+    wrong flag too; any other exception is a fault of the program and leaves as itself, with a
+    traceback and 1.
     """
     # Under `python -m` the module is called __main__; its spec keeps the name it was found by.
     spec = module.__spec__
@@ -81,16 +80,16 @@ def run(module: ModuleType, arguments: Sequence[str]) -> NoReturn:
         try:
             module.main(argv)
         except UserError as error:
-            _fail(name, str(error))
+            _fail(name, str(error), error.exit_code)
 
     logging.set_verbosity(logging.WARNING)  # libraries' notes would bury the command's own lines
     app.run(guarded, argv=[name, *arguments], flags_parser=parse)
     sys.exit(0)
 
 
-def _fail(name: str, sentence: str) -> NoReturn:
+def _fail(name: str, sentence: str, code: int = FAILED) -> NoReturn:
     print(f"{name}: {sentence}", file=sys.stderr)
-    sys.exit(MISTAKE)
+    sys.exit(code)
 
 
 def _overview() -> str:

@@ -44,7 +44,7 @@ def test_a_set_of_the_world_is_built_verified_and_shown(experiment: Path, tmp_pa
     for line in ("1x24x24               2 clips", "5x16x32               4 clips", "emitted 8"):
         assert line in built.stdout
     again = sora_data(*build)
-    assert again.returncode == 2
+    assert again.returncode == 1
     assert again.stderr == (
         f"sora data: {output} is not empty: remove it or choose another --output\n"
     )
@@ -58,13 +58,13 @@ def test_a_set_of_the_world_is_built_verified_and_shown(experiment: Path, tmp_pa
     # Six clips of five frames at 8 a second.
     assert "all 8 100.0% 0.0010" in " ".join(inspected.stdout.split())
     wrong = sora_data("inspect", output, "--output", tmp_path / "sheet.jpg")
-    assert wrong.returncode == 2
+    assert wrong.returncode == 1
     assert wrong.stderr.endswith("sheet.jpg: inspect writes .png and .html, so end it in one\n")
 
     shard = output / "sora-5x16x32.array_record-00000"
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
     failed = sora_data("verify", output)
-    assert failed.returncode == 2
+    assert failed.returncode == 1
     assert failed.stderr.count("\n") == 1
     assert str(shard) in failed.stderr
 
@@ -76,7 +76,7 @@ def test_a_folder_is_built_and_what_is_lost_is_told(experiment: Path, tmp_path: 
     (folder / "bad.txt").write_text("a caption")
     build = ["build", "--input", folder, "--output", output, "--experiment", experiment]
     nothing = sora_data(*build)
-    assert nothing.returncode == 2
+    assert nothing.returncode == 1
     assert "dropped: bad.jpg: unreadable" in nothing.stdout
     assert nothing.stderr == (
         f"sora data: no clip for {output} in the input (1 dropped: unreadable)\n"
@@ -115,7 +115,7 @@ def test_a_wrong_call_is_one_sentence(
     arguments: list[str], sentence: str, experiment: Path
 ) -> None:
     run = sora_data(*(str(experiment) if word == "E" else word for word in arguments))
-    assert run.returncode == 2
+    assert run.returncode == 1
     assert run.stderr.startswith("sora data: ")
     assert sentence in run.stderr
     assert run.stderr.count("\n") == 1

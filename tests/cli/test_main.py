@@ -67,9 +67,9 @@ def test_help_lists_the_commands_without_jax(word: str) -> None:
 
 
 def test_no_command_and_unknown_command_are_mistakes() -> None:
-    assert sora().returncode == 2
+    assert sora().returncode == 1
     near = sora("trian")
-    assert near.returncode == 2
+    assert near.returncode == 1
     assert near.stderr == "sora: there is no command 'trian'; did you mean 'train'?\n"
     far = sora("xyz")
     assert far.stderr == f"sora: there is no command 'xyz'; there are: {', '.join(COMMANDS)}\n"
@@ -106,7 +106,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     bake: list[str], arguments: list[str], sentence: str
 ) -> None:
     result = call(bake, *arguments)
-    assert (result.returncode, result.stdout) == (2, "")
+    assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith(f"sora bake: {sentence}")
     assert result.stderr.count("\n") == 1
 

@@ -112,7 +112,7 @@ def test_a_run_that_crashed_is_refused_and_done_again(
     assert not (measured / table.FINISHED_FILE).exists()
     with pytest.raises(SystemExit) as ended:
         command.run(judge.main, ["--table", str(measured), "--output", str(tmp_path / "judged")])
-    assert ended.value.code == 2
+    assert ended.value.code == 1
     (sentence,) = capsys.readouterr().err.splitlines()
     assert sentence.endswith("never finished; run the pipeline that makes it again")
     assert curated(footage, tmp_path, []) == expected

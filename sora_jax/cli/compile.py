@@ -43,7 +43,10 @@ SET = flags.DEFINE_multi_string(
     "set", [], "change the experiment: --set mesh.context=4", flag_values=FLAGS
 )
 TOPOLOGY = flags.DEFINE_string(
-    "topology", None, "chips of a slice, such as v5p:4x4x4 or v6e:16x16", flag_values=FLAGS
+    "topology",
+    None,
+    "chips of a slice, such as v5p:4x4x4 or v6e:16x16, or an accelerator, such as v5p-128",
+    flag_values=FLAGS,
 )
 SLICES = flags.DEFINE_integer("slices", 1, "slices of that topology", flag_values=FLAGS)
 WHAT = flags.DEFINE_enum(

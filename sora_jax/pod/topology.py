@@ -1,7 +1,8 @@
 """Opens a TPU topology on a machine without one: devices to compile for, none to run on.
 
-libtpu describes any slice by name, "v5p:4x4x4", and compiles for it on a CPU. Its devices go into
-a mesh as any others do; arguments are then `jax.ShapeDtypeStruct`s with a sharding over that mesh.
+libtpu describes any slice by its chips along each axis, "v5p:4x4x4", and compiles for it on a CPU.
+Its devices go into a mesh as any others do; arguments are then `jax.ShapeDtypeStruct`s with a
+sharding over that mesh.
 """
 
 import atexit
@@ -17,6 +18,7 @@ import jax
 from jax.experimental import topologies
 
 from sora_jax.errors import ConfigError, nearest
+from sora_jax.pod.accelerators import LARGEST, accelerator, host_shape
 from sora_jax.pod.chips import GENERATIONS, Chip, chip_of
 from sora_jax.pod.stderr import captured_stderr
 
@@ -32,10 +34,6 @@ ENVIRONMENT = {
     "TPU_MIN_LOG_LEVEL": "0",
     "TPU_STDERR_LOG_LEVEL": "0",
 }
-# Chips of one host, per axis: libtpu's word for how a slice falls into hosts.
-HOST_SHAPE = (2, 2, 1)
-# Chips of the largest slice that Google offers; libtpu would describe any.
-LARGEST = {"v5e": 256, "v5p": 6144, "v6e": 256, "tpu7x": 9216}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,11 +51,14 @@ class Topology:
 
 
 def open_topology(name: str, slices: int = 1) -> Topology:
-    """The topology `name`, such as "v5p:4x4x4", times `slices`.
+    """The topology `name`, such as "v5p:4x4x4" or the accelerator "v5p-128", times `slices`.
 
     Raises `ConfigError` for a name that is none, where libtpu is missing, and for what libtpu
     refuses, with its reason.
     """
+    if "-" in name:
+        named = accelerator(name)
+        name = f"{named.chip.generation}:{named.topology}"
     chip, shape = _parse(name)
     if slices < 1:
         raise ConfigError(f"a topology has at least one slice, not {slices}")
@@ -110,9 +111,9 @@ def _parse(name: str) -> tuple[Chip, tuple[int, ...]]:
 
 def _devices(name: str, shape: tuple[int, ...], slices: int) -> tuple[jax.Device, ...]:
     """What libtpu makes of the name; its warnings about hosts that are not there stay unsaid."""
-    shape = (*shape, 1, 1)[:3]
     options: dict[str, object] = {
-        "chips_per_host_bounds": tuple(map(min, shape, HOST_SHAPE)),
+        # libtpu's word for how a slice falls into hosts.
+        "chips_per_host_bounds": (*host_shape(shape), 1, 1)[:3],
     }
     if slices > 1:
         options["num_slices"] = slices

@@ -72,8 +72,22 @@ def test_every_accelerator_is_whole() -> None:
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
 @pytest.mark.parametrize(
     "name",
-    "v5e-1 v5e-8 v5e-16 v6e-4 v6e-8 v6e-256 v5p-8 v5p-32 v5p-256 v5p-384 "
-    "tpu7x-2 tpu7x-8 tpu7x-16 tpu7x-256".split(),
+    [
+        "v5e-1",
+        "v5e-8",
+        "v5e-16",
+        "v6e-4",
+        "v6e-8",
+        "v6e-256",
+        "v5p-8",
+        "v5p-32",
+        "v5p-256",
+        "v5p-384",
+        "tpu7x-2",
+        "tpu7x-8",
+        "tpu7x-16",
+        "tpu7x-256",
+    ],
 )
 def test_libtpu_has_as_many_devices_and_hosts(name: str) -> None:
     named = accelerator(name)

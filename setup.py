@@ -20,10 +20,11 @@ CORE = [
     "numpy>=2.2,<3",
     "einops>=0.8.1,<0.9",
     "jaxtyping>=0.3.7,<0.4",
-    # Around the core: checkpoints, command lines, TensorBoard files without TensorFlow.
+    # Around the core: checkpoints, command lines, TensorBoard files without TensorFlow, manifests.
     "orbax-checkpoint>=0.12,<0.14",
     "absl-py>=2.3,<3",
     "tensorboardX>=2.6.4,<3",
+    "pyyaml>=6,<7",
 ]
 
 EXTRAS = {

@@ -17,7 +17,8 @@ from typing import Any
 import yaml
 
 from launch import names, schema
-from launch.command_line import Parser, command_of, exit_code_of
+from launch.command_line import Parser, checked_image, checked_slices, command_of, exit_code_of
+from launch.environment import LIBTPU, own_environment
 from launch.flags import warnings
 from launch.jobset import Codes, Run, jobset
 from launch.machines import machine_type
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str]) -> None:
         wrong = schema.complaints(manifest, schema.load_schema(chosen.schema, VERSION))
     if wrong:
         raise ConfigError(wrong[0])
-    own_flags = run.environment.get("LIBTPU_INIT_ARGS", "")
+    own_flags = run.environment.get(LIBTPU, "")
     for sentence in warnings(own_flags, run.accelerator.chip.generation):
         print(f"launch.gke: {sentence}", file=sys.stderr)
     text = written(run, manifest)
@@ -73,24 +74,10 @@ def _parser() -> Parser:
 
 
 def _run(chosen: argparse.Namespace, command: Sequence[str]) -> Run:
-    if chosen.slices < 1:
-        raise ConfigError(f"--slices {chosen.slices}: a run has at least one slice")
+    checked_slices(chosen.slices)
+    checked_image(chosen.image)
     if chosen.restarts < 0:
         raise ConfigError(f"--restarts {chosen.restarts}: give 0 or more")
-    if (
-        re.fullmatch(r"[^\s@]+(:[\w][\w.-]*|@sha256:[0-9a-f]{64})", _last_part(chosen.image))
-        is None
-    ):
-        raise ConfigError(
-            f"--image {chosen.image} has no tag: restarts would run what is newest then; "
-            f"give one, as in {chosen.image}:1"
-        )
-    environment = {}
-    for word in chosen.env:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise ConfigError(f"--env {word}: write NAME=VALUE")
-        environment[name] = value
     return Run(
         name=chosen.name,
         accelerator=accelerator(chosen.accelerator),
@@ -98,17 +85,12 @@ def _run(chosen: argparse.Namespace, command: Sequence[str]) -> Run:
         image=chosen.image,
         command=tuple(command),
         restarts=chosen.restarts,
-        environment=environment,
+        environment=own_environment(chosen.env),
         namespace=chosen.namespace,
         queue=chosen.queue,
         priority=chosen.priority,
         service_account=chosen.service_account,
     )
-
-
-def _last_part(image: str) -> str:
-    """Without the registry, which may have a port."""
-    return image.rpartition("/")[2]
 
 
 class _Dumper(yaml.SafeDumper):

@@ -13,11 +13,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from launch.flags import libtpu_init_args
+from launch.environment import COORDINATOR_PORT, environment
 from launch.machines import node_selector
 from sora_jax.errors import RESTARTABLE
 from sora_jax.pod.accelerators import Accelerator
-from sora_jax.processes import COUNT, DEFAULT_JOIN_SECONDS, JOIN_SECONDS
 
 SLICE = "slice"  # pods are NAME-slice-0-0 and up
 CONTAINER = "sora"
@@ -27,9 +26,6 @@ LAST_CODE = 255
 # Longer would not do: when one host is lost the others hang in a collective, deaf to SIGTERM, and
 # the restart waits for them.
 GRACE_SECONDS = 300
-# jax.distributed's own port moved from 8476 to 8482 in jax 0.8.1, where firewalls that had let the
-# old one through stopped runs (github.com/jax-ml/jax/issues/35905): it is said, so that it stays.
-COORDINATOR_PORT = 8476
 # Between pods any port is open, unless a NetworkPolicy closes it; these are the ones to leave open.
 PORTS = {
     "coordinator": COORDINATOR_PORT,
@@ -149,6 +145,7 @@ def _job(run: Run) -> dict[str, Any]:
 
 
 def _pod(run: Run) -> dict[str, Any]:
+    told = environment(run.accelerator.chip.generation, run.slices, run.environment)
     # Not on the host's network: there GKE's workload identity, which opens gs://, may be missing.
     pod: dict[str, Any] = {"restartPolicy": "Never"}
     if run.priority is not None:
@@ -167,7 +164,7 @@ def _pod(run: Run) -> dict[str, Any]:
                 "image": run.image,
                 # No shell: what is named here gets SIGTERM itself.
                 "command": list(run.command),
-                "env": [{"name": n, "value": v} for n, v in _environment(run).items()],
+                "env": [{"name": n, "value": v} for n, v in told.items()],
                 "ports": [{"name": n, "containerPort": port} for n, port in PORTS.items()],
                 "resources": {"limits": {"google.com/tpu": run.accelerator.chips_per_host}},
                 "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}],
@@ -176,22 +173,3 @@ def _pod(run: Run) -> dict[str, Any]:
         # Shared memory is 64 MiB by default; the loader's processes hand batches on in it.
         "volumes": [{"name": "shm", "emptyDir": {"medium": "Memory"}}],
     }
-
-
-def _environment(run: Run) -> dict[str, str]:
-    """GKE adds TPU_WORKER_* and, between slices, MEGASCALE_*, which tell jax its place."""
-    usual = {
-        "JAX_PLATFORMS": "tpu,cpu",  # no TPU is an error then, not a slow run on CPUs
-        "JAX_COORDINATOR_PORT": str(COORDINATOR_PORT),
-        COUNT: "auto",
-        JOIN_SECONDS: str(DEFAULT_JOIN_SECONDS),
-        # Which program a host runs and what libtpu complains of, into the pod's log: when hosts
-        # wait for each other that is all there is to see.
-        "TPU_STDERR_LOG_LEVEL": "0",
-        "TPU_VMODULE": "real_program_continuator=1",
-        "LIBTPU_INIT_ARGS": libtpu_init_args(run.accelerator.chip.generation, run.slices),
-    }
-    own = dict(run.environment)
-    if "LIBTPU_INIT_ARGS" in own:  # the last of two of a name counts
-        own["LIBTPU_INIT_ARGS"] = f"{usual['LIBTPU_INIT_ARGS']} {own['LIBTPU_INIT_ARGS']}".strip()
-    return usual | own

@@ -1,7 +1,8 @@
 """Prints the JobSet that runs a command on slices of TPU in GKE, or submits it.
 
     python -m launch.gke --accelerator v5p-256 --slices 2 --image REGISTRY/sora_jax:1 \\
-        --name clips-14b --queue tpu -- sora train --experiment dit_14b --run gs://BUCKET/clips ...
+        --name clips-14b --bucket BUCKET -- sora train --experiment dit_14b:p720_on_2_slices \\
+        --stage dit --data /gcs/BUCKET/sets/clips --workdir /gcs/BUCKET/runs/clips
 
 The manifest is checked here before anything is printed: names always, and every field where
 --schema names the file of JobSet's CustomResourceDefinition.
@@ -25,6 +26,7 @@ from launch.machines import machine_type
 from sora_jax.errors import ConfigError, UserError
 from sora_jax.pod.accelerators import accelerator
 
+BUCKET = r"[a-z0-9][-_.a-z0-9]{1,61}[a-z0-9]"  # cloud.google.com/storage/docs/buckets
 WIDTH = 100
 VERSION = "v1alpha2"
 
@@ -64,6 +66,7 @@ def _parser() -> Parser:
     parser.add_argument("--queue", help="a local queue of Kueue")
     parser.add_argument("--priority", help="a priority class")
     parser.add_argument("--service_account", help="of Kubernetes, which may open the bucket")
+    parser.add_argument("--bucket", help="to be mounted at /gcs/BUCKET")
     parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument(
         "--restarts", type=int, default=50, help="after failures, not counting preemptions (50)"
@@ -76,6 +79,8 @@ def _parser() -> Parser:
 def _run(chosen: argparse.Namespace, command: Sequence[str]) -> Run:
     checked_slices(chosen.slices)
     checked_image(chosen.image)
+    if chosen.bucket is not None and re.fullmatch(BUCKET, chosen.bucket) is None:
+        raise ConfigError(f"--bucket {chosen.bucket}: give its name, without gs:// and folders")
     if chosen.restarts < 0:
         raise ConfigError(f"--restarts {chosen.restarts}: give 0 or more")
     return Run(
@@ -90,6 +95,7 @@ def _run(chosen: argparse.Namespace, command: Sequence[str]) -> Run:
         queue=chosen.queue,
         priority=chosen.priority,
         service_account=chosen.service_account,
+        bucket=chosen.bucket,
     )
 
 

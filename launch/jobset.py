@@ -20,6 +20,7 @@ from sora_jax.pod.accelerators import Accelerator
 
 SLICE = "slice"  # pods are NAME-slice-0-0 and up
 CONTAINER = "sora"
+BUCKETS = "/gcs"
 FIRST_SIGNAL = 128
 LAST_CODE = 255
 # After SIGTERM a run ends its step and saves: minutes where the state is large and the bucket slow.
@@ -54,6 +55,7 @@ class Run:
     queue: str | None = None
     priority: str | None = None
     service_account: str | None = None
+    bucket: str | None = None
 
 
 def restartable_codes() -> list[int]:
@@ -140,7 +142,7 @@ def _job(run: Run) -> dict[str, Any]:
                 },
             ]
         },
-        "template": {"spec": _pod(run)},
+        "template": _with_bucket(run, {"spec": _pod(run)}),
     }
 
 
@@ -173,3 +175,17 @@ def _pod(run: Run) -> dict[str, Any]:
         # Shared memory is 64 MiB by default; the loader's processes hand batches on in it.
         "volumes": [{"name": "shm", "emptyDir": {"medium": "Memory"}}],
     }
+
+
+def _with_bucket(run: Run, template: dict[str, Any]) -> dict[str, Any]:
+    """The pod with a bucket at /gcs/BUCKET, by the driver that GKE has for it:
+    docs.cloud.google.com/kubernetes-engine/docs/how-to/cloud-storage-fuse-csi-driver-ephemeral."""
+    if run.bucket is None:
+        return template
+    pod = template["spec"]
+    mount = {"name": "bucket", "mountPath": f"{BUCKETS}/{run.bucket}"}
+    pod["containers"][0]["volumeMounts"].append(mount)
+    attributes = {"bucketName": run.bucket, "mountOptions": "implicit-dirs"}
+    driver = {"driver": "gcsfuse.csi.storage.gke.io", "volumeAttributes": attributes}
+    pod["volumes"].append({"name": "bucket", "csi": driver})
+    return {"metadata": {"annotations": {"gke-gcsfuse/volumes": "true"}}, **template}

@@ -1,14 +1,17 @@
 """Prints the gcloud commands that run a command on TPU VMs, or runs one step of them.
 
     python -m launch.tpu_vm --accelerator v5p-256 --slices 2 --zone us-east5-a --spot \\
-        --image REGISTRY/sora_jax:1 --name clips-14b -- sora train --experiment dit_14b ...
+        --image REGISTRY/sora_jax:1 --name clips-14b -- sora train \\
+        --experiment dit_14b:p720_on_2_slices --stage dit --data /mnt/sets/clips \\
+        --workdir /mnt/runs/clips
 
 Steps, in order: create asks for the slices, describe says whether they are there, install lets
 hosts fetch the image, start runs the command on all of them, logs follows it, stop has it save and
 end, delete gives the slices back. `--step STEP --nodry_run` runs one; nothing is run otherwise.
 
 The image runs in Docker, which TPU VMs have; their own Python is too old. Each host starts it again
-as long as it ends with exit code 42 or by a signal. A spot VM that is taken away does not come
+as long as it ends with exit code 42 or by a signal. What hosts have mounted under /mnt, such as a
+bucket or a file system that they share, is there for it. A spot VM that is taken away does not come
 back: create again under another name, and the run goes on from its last checkpoint.
 """
 
@@ -140,6 +143,7 @@ def _start(chosen: argparse.Namespace, told: dict[str, str], command: Sequence[s
     variables = [word for pair in told.items() for word in ("--env", "=".join(pair))]
     # The TPU's devices and the metadata server by which jax finds its hosts are the host's.
     docker = ["docker", "run", "--rm", f"--name={name}", "--privileged", "--net=host", "--ipc=host"]
+    docker.append("--volume=/mnt:/mnt")
     run = shlex.join([*docker, *variables, chosen.image, *command])
     loop = (
         f"for attempt in $(seq 0 {chosen.restarts}); do {run}; code=$?; "

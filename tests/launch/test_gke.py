@@ -39,6 +39,7 @@ OPTIONS = {
     "queue": "tpu",
     "priority": "high",
     "service_account": "trainer",
+    "bucket": "clips-eu",
     "environment": {"SEED": "1e3", "LIBTPU_INIT_ARGS": "--xla_tpu_enable_megascale_barrier=true"},
 }
 
@@ -170,6 +171,7 @@ def test_a_pod_has_what_a_run_needs() -> None:
     assert environment["SEED"] == "1e3"
     assert pod["restartPolicy"] == "Never"
     assert pod["terminationGracePeriodSeconds"] == GRACE_SECONDS
+    assert "/gcs/clips-eu" in [each["mountPath"] for each in container["volumeMounts"]]
     assert (pod["serviceAccountName"], pod["priorityClassName"]) == ("trainer", "high")
     assert manifest["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "tpu"}
     assert "value: '1e3'" in written(run, manifest)  # kubectl would take it for a number
@@ -219,6 +221,7 @@ def test_a_harmful_flag_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None
         (("--queue", "a b", *SMALLEST), "'a b' is no value of the label kueue.x-k8s.io/queue-name"),
         (("--namespace", "A", *SMALLEST), "'A' is no name of a namespace"),
         (("--priority", "hi!", *SMALLEST), "'hi!' is no priorityClassName"),
+        (("--bucket", "gs://clips", *SMALLEST), "--bucket gs://clips: give its name, without gs"),
         (("--env", "A", *SMALLEST), "--env A: write NAME=VALUE"),
         (("--env", "1=2", *SMALLEST), "'1' is no name of an environment variable"),
         (("--image", "host:5000/sora", *SMALLEST[:2], "--name", "a", "--", "sora"), "has no tag"),

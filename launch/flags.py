@@ -122,6 +122,8 @@ class Refused:
     source: str
 
 
+# Nor are flags taken from another generation's recipe: a whole set of those for tpu7x hung on v5p,
+# says github.com/AI-Hypercomputer/tpu-recipes/tree/main/training/v5p of its WAN 2.1.
 REFUSED = (
     Refused(
         "xla_tpu_enable_sparse_core_collective_offload_all_reduce=true",
@@ -134,12 +136,6 @@ REFUSED = (
         ("tpu7x",),
         "trained to abnormal losses",
         AXLEARN,
-    ),
-    Refused(
-        "xla_tpu_enable_sparse_core_collective_offload_all_gather=true",
-        ("v5e", "v5p"),
-        "is for other chips: a tpu7x set of flags hung on v5p",
-        "github.com/AI-Hypercomputer/tpu-recipes/tree/main/training/v5p",
     ),
 )
 

@@ -29,7 +29,7 @@ from sora_jax.networks import make_generator, make_vae
 from sora_jax.programs import step_of
 from sora_jax.sharding.mesh import make_mesh
 from sora_jax.train.diffusion_loss import diffusion_loss
-from sora_jax.train.loop import TrainConfig
+from sora_jax.train.run import TrainConfig
 from sora_jax.train.state import init_state
 from sora_jax.train.step import LossFunction
 from sora_jax.train.vae_losses import vae_loss

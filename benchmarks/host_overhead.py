@@ -20,14 +20,16 @@ from typing import Any
 
 import jax
 
-from sora_jax.assemble import dit_run, open_directory
+from sora_jax.assemble import dit_run
 from sora_jax.cli.data import build_world_set
 from sora_jax.cli.train import train_stage
 from sora_jax.config import load_experiment
 from sora_jax.data.schedule import BLOCK_STEPS
 from sora_jax.data.sources import ClipSet
-from sora_jax.train.loop import Run, train
+from sora_jax.run_directory import open_directory
+from sora_jax.train.loop import train
 from sora_jax.train.programs import Update
+from sora_jax.train.run import Run
 
 TURNS = 4
 CLIPS = 1_000

@@ -18,8 +18,8 @@ from sora_jax.models.vae import VAEConfig
 from sora_jax.nn.attention import AttentionConfig
 from sora_jax.scaling.flops import Row, train_flops
 from sora_jax.sharding.mesh import MeshConfig
-from sora_jax.train.loop import TrainConfig
 from sora_jax.train.optimizer import OptimizerConfig
+from sora_jax.train.run import TrainConfig
 
 VAES = {  # by pixels of a latent cell, on a side
     8: VAEConfig(channels=16),

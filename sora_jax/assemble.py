@@ -11,8 +11,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from sora_jax import config as configs
-from sora_jax.data.buckets import Bucket
-from sora_jax.data.captions import EmbeddedCaptions
 from sora_jax.data.mixture import Clips
 from sora_jax.data.pipeline import Batches, Steps
 from sora_jax.encoded import check_encoding, encoded_set, reads_embeddings
@@ -27,20 +25,17 @@ from sora_jax.prepare import (
     prepare_encoded,
     prepare_latents,
 )
-from sora_jax.processes import is_first, wait_for_all
 from sora_jax.programs import abstract_batch, step_of
-from sora_jax.sample.generate import Captions, Request
 from sora_jax.sharding.mesh import make_mesh, mesh_for_rows
 from sora_jax.sharding.rules import replicated, rows_sharding
+from sora_jax.shown import first_shown, shown_requests
+from sora_jax.train.clock import Work
 from sora_jax.train.diffusion_loss import diffusion_loss
-from sora_jax.train.loop import Run, TrainConfig
+from sora_jax.train.run import Run, TrainConfig
 from sora_jax.train.state import abstract_state, init_state
 from sora_jax.train.step import TrainStep
 from sora_jax.train.vae_losses import vae_loss
-from sora_jax.types import Text
-
-SHOWN_ROWS = 4  # of the previews
-SEARCHED_STEPS = 100  # of the schedule, which gives every bucket its share in so many
+from sora_jax.work import dit_work, peak_flops, vae_work
 
 
 def vae_run(experiment: Experiment, clips: Clips, directory: Path) -> Run:
@@ -54,7 +49,7 @@ def vae_run(experiment: Experiment, clips: Clips, directory: Path) -> Run:
         Steps, clips, experiment.data, rows, experiment.seed, buckets=chosen or filled
     )
     steps = make_steps(shardings=[rows_sharding(mesh)] * len(names))
-    _, shown = _shown(make_steps(), experiment)
+    _, shown = first_shown(make_steps(), experiment)
     return _run(
         "vae",
         experiment,
@@ -67,6 +62,7 @@ def vae_run(experiment: Experiment, clips: Clips, directory: Path) -> Run:
         batches=[abstract_clips(experiment, i, rows[i], mesh) for i in chosen or filled],
         prepare=prepare_clips(experiment, mesh),
         preview=reconstruction_preview(list(np.asarray(shown.video)), float(shown.fps[0])),
+        work=vae_work(experiment),
     )
 
 
@@ -110,11 +106,9 @@ def dit_run(experiment: Experiment, clips: Clips, directory: Path) -> Run:
     else:
         steps = make_scheduled()
         prepare = prepare_encoded(experiment, filled, mesh, vae, statistics)
-
     used = dict.fromkeys(classes[i] for i in filled)
     # Of all buckets, also where the curriculum starts with images.
-    requests, captions = _requests(make_steps(), experiment)
-
+    requests, captions = shown_requests(make_steps(), experiment)
     rest: Any = {"vae": vae, "statistics": statistics, "captions": captions, "mesh": mesh}
     return _run(
         "dit",
@@ -128,37 +122,9 @@ def dit_run(experiment: Experiment, clips: Clips, directory: Path) -> Run:
         batches=[abstract_batch(experiment, each, mesh) for each in used],
         prepare=prepare,
         preview=sample_preview(functools.partial(sampler_of, experiment, **rest), requests),
+        work=dit_work(experiment, encodes=not (clips.encoding or stage.encode_once)),
         more_meta={"text_id": clips.encoding.text_id} if clips.encoding and embedded else {},
     )
-
-
-def _shown(steps: Steps, experiment: Experiment) -> tuple[Bucket, Any]:
-    """The size and first rows of the run's first batch of videos, or of images if it has none: the
-    same in every process, so `steps` are of all rows."""
-    buckets = experiment.data.buckets
-    batches = (steps[k] for k in range(SEARCHED_STEPS))
-    found = (batch for batch in batches if buckets[batch[0]].frames > 1)
-    bucket, batch = next(found, None) or steps[0]
-    return buckets[bucket], jax.tree.map(lambda array: array[:SHOWN_ROWS], batch)
-
-
-def _requests(steps: Steps, experiment: Experiment) -> tuple[list[Request], Captions]:
-    """What previews sample: as those that are shown, by their captions; and what reads these."""
-    size, shown = _shown(steps, experiment)
-    captions: Captions = steps.clips.tokenizer
-    if isinstance(shown.text, Text):
-        rows = zip(shown.text.embeddings, shown.text.segments, strict=True)
-        known = {f"caption {n}": row[own > 0] for n, (row, own) in enumerate(rows)}
-        prompts = list(known)
-        known[""] = steps.clips.empty_caption()
-        captions = EmbeddedCaptions(lambda asked: [known[prompt] for prompt in asked])
-    else:
-        prompts = [steps.clips.tokenizer.decode(ids) for ids in shown.text.tolist()]
-    requests = [
-        Request(prompt, size.frames, size.height, size.width, float(fps), seed)
-        for seed, (prompt, fps) in enumerate(zip(prompts, shown.fps, strict=True))
-    ]
-    return requests, captions
 
 
 def _run(
@@ -174,6 +140,7 @@ def _run(
     batches: Sequence[Any],
     prepare: Prepare,
     preview: Preview,
+    work: Mapping[str, Work],
     more_meta: Mapping[str, Any] | None = None,
 ) -> Run:
     """What both stages share: optimizer, state, keys and what is saved with a checkpoint."""
@@ -205,41 +172,7 @@ def _run(
         init=lambda: init_state(make_model, step.optimizer, init_key, mesh),
         abstract=lambda: abstract_state(make_model, step.optimizer, mesh),
         meta=meta,
+        work=work,
+        peak_flops=peak_flops(mesh.devices.flat[0].device_kind),
         evaluators=(preview,),
     )
-
-
-def open_directory(experiment: Experiment, clips: Clips, directory: Path) -> None:
-    """Makes the run directory, or checks that it is of this experiment; keeps the tokenizer.
-
-    Of several processes, which all call it, one makes it.
-    """
-    path = directory / "config.json"
-    is_new = not path.exists()
-    wait_for_all("run directory looked for")
-    if is_new:
-        if is_first():
-            _make_directory(experiment, clips, directory)
-        wait_for_all("run directory made")
-        return
-    saved = configs.load(Experiment, path)
-    if saved.trained() != experiment.trained():
-        raise configs.ConfigError(
-            f"{directory} holds a run of config {configs.fingerprint(saved.trained())}, this "
-            f"one is {configs.fingerprint(experiment.trained())}: choose another --workdir, or "
-            "the same settings"
-        )
-    if (directory / "tokenizer.model").read_bytes() != clips.tokenizer.model:
-        raise configs.ConfigError(
-            f"{directory} holds a run on another set, whose captions are cut into other "
-            f"tokens than those of {clips.directory}: choose another --workdir, or that set"
-        )
-
-
-def _make_directory(experiment: Experiment, clips: Clips, directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "tokenizer.model").write_bytes(clips.tokenizer.model)
-        configs.save(experiment, directory / "config.json")
-    except OSError as error:
-        raise configs.ConfigError(f"cannot make a run in {directory}: {error.strerror}") from error

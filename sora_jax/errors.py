@@ -15,6 +15,7 @@ class UserError(Exception):
     `exit_code`."""
 
     exit_code = FAILED
+    leaves_together = False  # whether all processes of a run raise it
 
 
 class RestartableError(UserError):

@@ -24,7 +24,7 @@ from sora_jax.nn.attention import AttentionConfig
 from sora_jax.sample.generate import SamplingConfig
 from sora_jax.scaling.flops import Row
 from sora_jax.sharding.mesh import MeshConfig, sharing_a_row
-from sora_jax.train.loop import TrainConfig
+from sora_jax.train.run import TrainConfig
 from sora_jax.train.vae_losses import VAELossConfig
 from sora_jax.world.scene import WorldConfig
 
@@ -125,9 +125,14 @@ class Experiment:
 
     def trained(self) -> "Experiment":
         """This experiment with the parts that do not decide what is learned at their defaults: a
-        run may go on over another mesh, computed in another way to the same numbers, and be sampled
-        and scored in other ways."""
+        run may go on over another mesh, computed in another way to the same numbers, be logged and
+        saved in another rhythm, and be sampled and scored in other ways."""
         change = dataclasses.replace
+
+        def without_rhythm(training: TrainConfig) -> TrainConfig:
+            kept = ("steps", "optimizer", "ema_decay", "micro_batches", "max_skips")
+            return TrainConfig(**{name: getattr(training, name) for name in kept})
+
         whole = tuple(change(each, parts=1, context=None) for each in self.data.shape_classes)
         return change(
             self,
@@ -138,7 +143,12 @@ class Experiment:
             vae=change(self.vae, convolution="direct"),
             text=change(self.text, recompute=False),
             dit=change(self.dit, unroll=False, remat="none", attention=AttentionConfig()),
-            dit_stage=change(self.dit_stage, encode_once=False),
+            vae_stage=change(self.vae_stage, training=without_rhythm(self.vae_stage.training)),
+            dit_stage=change(
+                self.dit_stage,
+                training=without_rhythm(self.dit_stage.training),
+                encode_once=False,
+            ),
         )
 
     def grid(self, bucket: Bucket) -> Grid:

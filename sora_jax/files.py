@@ -10,6 +10,16 @@ from typing import Any
 from sora_jax.errors import UserError
 
 
+def local_path(name: str) -> Path:
+    """A path of this machine. Raises UserError for an address: Path would take it for a folder."""
+    if "://" in name:
+        raise UserError(
+            f"{name} is no path of this machine: mount the bucket, as `launch.gke --bucket` does, "
+            "and name where it is mounted"
+        )
+    return Path(name)
+
+
 def write_file(path: Path, content: bytes) -> None:
     """Writes a file whole, or leaves what was there.
 
@@ -30,3 +40,14 @@ def write_file(path: Path, content: bytes) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes JSON for people, in the given order of keys; errors as `write_file`."""
     write_file(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def keep_lines(path: Path, step: int) -> None:
+    """Drops from a file of JSON lines those of steps after `step`, which a run that goes on from
+    there will write again, and one that a kill cut short."""
+    if not path.exists():
+        return
+    lines = path.read_text().splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("\n")]
+    kept = "".join(line for line in whole if json.loads(line)["step"] <= step)
+    write_file(path, kept.encode())

@@ -12,8 +12,8 @@ from sora_jax.models.latents import LatentStatistics, encode_batch, lay_out
 from sora_jax.models.vae import VAE
 from sora_jax.sharding.mesh import mesh_for_rows
 from sora_jax.sharding.rules import rows_sharding
-from sora_jax.train.loop import Prepared
 from sora_jax.train.programs import Programs
+from sora_jax.train.run import Prepared
 from sora_jax.types import EncodedBatch, LatentBatch, VideoBatch
 
 Prepare = Callable[[tuple[int, Any]], Prepared]

@@ -1,27 +1,42 @@
 """The processes of one run: how they find each other, and that all of them mean the same run.
 
 A launcher says in the environment which of them a process is: SORA_COORDINATOR=HOST:PORT, which is
-process 0's, SORA_PROCESSES, and SORA_PROCESS from 0. On TPU pods SORA_PROCESSES=auto leaves that to
-JAX, which asks the pod. Without any of these a process is alone.
+process 0's, SORA_PROCESSES, and SORA_PROCESS from 0. SORA_PROCESSES=auto leaves that to JAX, which
+asks the TPU pod; on GKE, whose pods know the other hosts, it need not be said. Without any of these
+a process is alone.
 """
 
+import contextlib
+import hashlib
+import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from sora_jax.errors import ConfigError, UserError
+from sora_jax.errors import ConfigError, RestartableError, UserError
 
 COORDINATOR, COUNT, NUMBER = "SORA_COORDINATOR", "SORA_PROCESSES", "SORA_PROCESS"
+HOSTS_OF_A_POD = "TPU_WORKER_HOSTNAMES"  # which GKE sets, with a comma between two
 JOIN_SECONDS = "SORA_JOIN_SECONDS"  # hosts of a large pod may come minutes apart
 DEFAULT_JOIN_SECONDS = 1800
+BARRIER_SECONDS = 1800
 SHOWN_FIELDS = 5
+
+_barriers = itertools.count()
 
 
 class DisagreementError(UserError):
     """Processes of one run were started with other settings, data or code."""
+
+    leaves_together = True
+
+
+class LostError(RestartableError):
+    """A process of the run has ended, or hangs."""
 
 
 def join(environment: Mapping[str, str] = os.environ) -> None:
@@ -30,7 +45,8 @@ def join(environment: Mapping[str, str] = os.environ) -> None:
     Raises:
         ConfigError: the environment says something that cannot be.
     """
-    count = environment.get(COUNT, "1")
+    several = "," in environment.get(HOSTS_OF_A_POD, "")
+    count = environment.get(COUNT, "auto" if several else "1")
     seconds = _positive(environment, JOIN_SECONDS, DEFAULT_JOIN_SECONDS)
     if count == "auto":
         jax.distributed.initialize(initialization_timeout=seconds)
@@ -54,14 +70,41 @@ def _positive(environment: Mapping[str, str], name: str, default: int) -> int:
     return int(value)
 
 
+@contextlib.contextmanager
+def told_of_lost_processes(name: str) -> Iterator[None]:
+    """Raises LostError for what JAX raises where another process of the run `name` has ended.
+
+    JAX has no error of its own for that; memory that ran out is something else.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1 or "RESOURCE_EXHAUSTED" in str(error):
+            raise
+        reason = str(error).splitlines()[0]
+        raise LostError(f"{name}: another process of this run has ended: {reason}") from error
+
+
 def is_first() -> bool:
     """Whether this process is the one that writes what is written once."""
     return jax.process_index() == 0
 
 
 def wait_for_all(what: str) -> None:
-    """Until all processes come by here. `what`: the same in all, and for nothing else."""
-    multihost_utils.sync_global_devices(what)
+    """Until all processes come by here; all call it with the same `what`.
+
+    Raises:
+        LostError: one did not come within BARRIER_SECONDS.
+    """
+    if jax.process_count() == 1:
+        return
+    from orbax.checkpoint import multihost  # a second to import, and only here
+
+    try:  # not by the devices, which would wait for ever
+        barrier = multihost.get_barrier_sync_fn()
+        barrier(key=f"{what} {next(_barriers)}", timeout_ms=1000 * BARRIER_SECONDS)
+    except jax.errors.JaxRuntimeError as error:
+        raise LostError(f"a process of this run did not come to: {what}") from error
 
 
 def to_host(array: jax.Array) -> np.ndarray:
@@ -71,20 +114,35 @@ def to_host(array: jax.Array) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
+def code_id() -> str:
+    """12 hex digits over the files of this package, as they are on this machine."""
+    package, content = Path(__file__).parent, hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        content.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
+    return content.hexdigest()[:12]
+
+
+def gathered(text: str) -> list[str]:
+    """A text of each process, on all of them; all call it."""
+    if jax.process_count() == 1:
+        return [text]
+    content = text.encode()
+    lengths = multihost_utils.process_allgather(np.array([len(content)], np.int32)).reshape(-1)
+    padded = np.frombuffer(content.ljust(int(lengths.max()), b"\0"), np.uint8)
+    rows = multihost_utils.process_allgather(padded)
+    return [bytes(row[:length]).decode() for row, length in zip(rows, lengths, strict=True)]
+
+
 def agree(settings: Mapping[str, str]) -> None:
     """Stops every process if any has other settings than process 0.
 
     Raises:
         DisagreementError: names the processes, the settings, and what they are here.
     """
-    if jax.process_count() == 1:
-        return
-    text = "\n".join(f"{name}\0{value}" for name, value in sorted(settings.items())).encode()
-    lengths = multihost_utils.process_allgather(np.array([len(text)], np.int32)).reshape(-1)
-    padded = np.frombuffer(text.ljust(int(lengths.max()), b"\0"), np.uint8)
-    rows = multihost_utils.process_allgather(padded)
-    texts = [bytes(row[:length]).decode() for row, length in zip(rows, lengths, strict=True)]
-    first, *others = (dict(line.split("\0", 1) for line in text.split("\n")) for text in texts)
+    text = "\n".join(f"{name}\0{value}" for name, value in sorted(settings.items()))
+    first, *others = (
+        dict(line.split("\0", 1) for line in text.split("\n")) for text in gathered(text)
+    )
     found = []
     for number, other in enumerate(others, 1):
         names = sorted(n for n in first.keys() | other.keys() if first.get(n) != other.get(n))

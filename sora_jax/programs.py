@@ -16,9 +16,9 @@ from sora_jax.networks import make_generator
 from sora_jax.sharding.mesh import mesh_for_rows
 from sora_jax.sharding.rules import replicated, rows_sharding
 from sora_jax.train.diffusion_loss import diffusion_loss
-from sora_jax.train.loop import TrainConfig
-from sora_jax.train.optimizer import make_optimizer
+from sora_jax.train.optimizer import make_optimizer, rate_schedule
 from sora_jax.train.programs import lower_close, lower_step
+from sora_jax.train.run import TrainConfig
 from sora_jax.train.state import TrainState, abstract_state
 from sora_jax.train.step import LossFunction, TrainStep
 from sora_jax.types import LatentBatch, Text
@@ -28,8 +28,13 @@ def step_of(
     training: TrainConfig, loss: LossFunction, classes: Sequence[ShapeClass] = ()
 ) -> TrainStep:
     """The update of a stage. `classes`: of token rows, where batches are rows of tokens."""
-    optimizer = make_optimizer(training.optimizer, training.steps)
-    step = TrainStep(loss, optimizer, training.ema_decay, training.micro_batches)
+    step = TrainStep(
+        loss,
+        make_optimizer(training.optimizer, training.steps),
+        training.ema_decay,
+        training.micro_batches,
+        rate=rate_schedule(training.optimizer, training.steps),
+    )
     if not classes:
         return step
     parts = {shape_class.tokens: shape_class.parts for shape_class in classes}

@@ -15,6 +15,14 @@ import jax
 from jaxtyping import Array, Float, Int, UInt8
 
 
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """What a batch was drawn from: a bucket's name, and the positions in its endless stream."""
+
+    bucket: str
+    positions: range
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class VideoBatch:

@@ -8,16 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import quick_compiling
+
 DEVICES_FLAG = "--xla_force_host_platform_device_count=8"
-# A test compiles longer than it computes. Loops that XLA emits straight to LLVM run slower than
-# those of its fusion emitters, to the same numbers but for rounding, and compile in a third of the
-# time.
-COMPILE_FLAGS = ("--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    flags = (os.environ.get("XLA_FLAGS", ""), DEVICES_FLAG, *COMPILE_FLAGS)
+    flags = (os.environ.get("XLA_FLAGS", ""), DEVICES_FLAG, quick_compiling.XLA_FLAGS)
     os.environ["XLA_FLAGS"] = " ".join(flags).strip()
 # Compiled programs are kept between runs; only those that took a second are worth the disk.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / "jax"))

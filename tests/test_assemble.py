@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from sora_jax.assemble import dit_run, open_directory
+from sora_jax.assemble import dit_run
 from sora_jax.checkpoints import CheckpointError
 from sora_jax.cli.data import build_world_set
 from sora_jax.cli.train import train_stage
@@ -20,6 +20,7 @@ from sora_jax.data.pipeline import own_rows
 from sora_jax.data.sources import ClipSet
 from sora_jax.experiment import Experiment
 from sora_jax.networks import load_run, load_vae
+from sora_jax.run_directory import open_directory
 from sora_jax.sharding.mesh import MeshConfig, make_mesh
 from sora_jax.sharding.rules import rows_sharding
 from sora_jax.types import EncodedBatch

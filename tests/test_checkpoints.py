@@ -96,10 +96,19 @@ def test_a_state_is_restored_onto_any_mesh(
 
 def test_the_average_is_restored_without_the_rest(checkpoints: Checkpoints) -> None:
     # Not even readable, the rest is not needed.
-    for file in (checkpoints.directory / "7" / "state").rglob("d/*"):
+    for file in Path(checkpoints.directory, "7", "state").rglob("d/*"):
         file.write_bytes(b"")
     found = checkpoints.restore_ema(abstract(one_device_mesh()).ema)
     assert_equal(found, fresh(one_device_mesh(), 7).ema)
+
+
+def test_the_model_is_restored_without_average_and_moments(checkpoints: Checkpoints) -> None:
+    mesh = make_mesh(MeshConfig(fsdp=2), jax.devices()[:2])
+    found = checkpoints.restore_model(abstract(mesh).model)
+    assert_equal(found, fresh(one_device_mesh(), 7).model)
+    assert jax.tree.leaves(found)[0].sharding.mesh == mesh
+    with pytest.raises(CheckpointError, match="model.extra is missing"):
+        checkpoints.restore_model({**named(abstract(mesh).model), "extra": abstract(mesh).step})
 
 
 def test_a_state_may_be_donated_as_soon_as_save_returns(checkpoints: Checkpoints) -> None:
@@ -153,12 +162,12 @@ def test_nothing_to_restore_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "damaged",
-    ["meta/metadata", "state/_METADATA", "state/manifest.ocdbt", "ema/_sharding", "state/**/d/*"],
+    ["meta/metadata", "state/_METADATA", "state/manifest.ocdbt", "ema/_METADATA", "state/**/d/*"],
 )
 def test_a_file_cut_short_is_told_with_its_checkpoint(
     checkpoints: Checkpoints, damaged: str
 ) -> None:
-    files = sorted((checkpoints.directory / "7").glob(damaged))
+    files = sorted(Path(checkpoints.directory, "7").glob(damaged))
     assert files
     for file in files:
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from sora_jax.assemble import dit_run, open_directory, vae_run
+from sora_jax.assemble import dit_run, vae_run
 from sora_jax.cli import encode as command
 from sora_jax.cli.data import build_world_set
 from sora_jax.cli.train import train_stage
@@ -21,6 +21,7 @@ from sora_jax.encoded import encode_set, encoded_set, vae_id
 from sora_jax.experiment import Experiment
 from sora_jax.models.latents import stored_tokens
 from sora_jax.networks import load_vae, make_vae
+from sora_jax.run_directory import open_directory
 from sora_jax.sharding.mesh import make_mesh
 from sora_jax.train.loop import train
 from tests.tiny import one_device_mesh, randomised

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from sora_jax.assemble import dit_run, open_directory
+from sora_jax.assemble import dit_run
 from sora_jax.cli.data import build_world_set
 from sora_jax.cli.train import train_stage
 from sora_jax.config import ConfigError, load_experiment, override
@@ -19,6 +19,7 @@ from sora_jax.data.sources import ClipSet
 from sora_jax.encoded import encode_set, reads_embeddings
 from sora_jax.experiment import Experiment
 from sora_jax.networks import load_run, load_vae, make_sampler
+from sora_jax.run_directory import open_directory
 from sora_jax.sample.generate import Request
 from sora_jax.sharding.mesh import make_mesh
 from sora_jax.types import Text

@@ -39,6 +39,22 @@ def test_a_process_alone_joins_nobody_and_agrees_with_itself() -> None:
     assert is_first()
 
 
+@pytest.mark.parametrize(
+    "environment",
+    [{"SORA_PROCESSES": "auto"}, {"TPU_WORKER_HOSTNAMES": "host-0.job,host-1.job"}],
+    ids=["told", "found"],
+)
+def test_on_a_pod_jax_is_left_to_find_the_others(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, int]] = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **options: asked.append(options))
+    join({**environment, "SORA_JOIN_SECONDS": "3600"})
+    assert asked == [{"initialization_timeout": 3600}]
+    join({"TPU_WORKER_HOSTNAMES": "localhost"})
+    assert len(asked) == 1
+
+
 def child(port: str, number: str) -> None:
     """One of two processes, which share a device mesh and differ in one setting."""
     join(

@@ -15,13 +15,13 @@ from pathlib import Path
 
 from absl import flags
 
-from sora_jax.assemble import open_directory
 from sora_jax.cli.data import build_folder_set, build_world_set
 from sora_jax.cli.evaluate import evaluate_run, write_metrics
 from sora_jax.cli.main import run
 from sora_jax.cli.train import train_stage
 from sora_jax.config import fingerprint, load_experiment, to_text
 from sora_jax.data.sources import ClipSet
+from sora_jax.run_directory import open_directory
 from sora_jax.train.executables import keep_on_disk
 
 FLAGS = flags.FlagValues()

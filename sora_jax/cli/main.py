@@ -12,8 +12,10 @@ Importing this file imports no command, so `sora --help` answers before jax has 
 """
 
 import importlib
+import os
 import sys
 import textwrap
+import traceback
 from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
@@ -30,6 +32,7 @@ COMMANDS = {
     "compile": "compile an experiment's steps for a TPU pod, on a machine without one",
     "sample": "make videos and images from captions with a trained run",
     "evaluate": "score a trained run and write its report",
+    "goodput": "say what the wall time of a run went into, across its restarts",
     "demo": "do all of it, small, on the procedural world or on a folder of clips",
 }
 HELP_WIDTH = 88
@@ -80,16 +83,37 @@ def run(module: ModuleType, arguments: Sequence[str]) -> NoReturn:
         try:
             module.main(argv)
         except UserError as error:
-            _fail(name, str(error), error.exit_code)
+            _fail(name, str(error), error.exit_code, error.leaves_together)
+        except Exception:
+            if not _is_alone():
+                traceback.print_exc()
+                _leave(FAILED)
+            raise
 
     logging.set_verbosity(logging.WARNING)  # libraries' notes would bury the command's own lines
     app.run(guarded, argv=[name, *arguments], flags_parser=parse)
     sys.exit(0)
 
 
-def _fail(name: str, sentence: str, code: int = FAILED) -> NoReturn:
+def _fail(name: str, sentence: str, code: int = FAILED, together: bool = True) -> NoReturn:
     print(f"{name}: {sentence}", file=sys.stderr)
+    if not together and not _is_alone():
+        _leave(code)
     sys.exit(code)
+
+
+def _is_alone() -> bool:
+    """Whether no other process is of this run (see processes.py, which would load jax)."""
+    several_hosts = "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
+    return os.environ.get("SORA_PROCESSES", "auto" if several_hosts else "1") == "1"
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends this process of several at once. A clean end would wait for the others, who wait for
+    this one's next step."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _overview() -> str:

@@ -11,20 +11,25 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import flags
 
 from sora_jax import __version__
-from sora_jax.assemble import dit_run, open_directory, vae_run
+from sora_jax.assemble import dit_run, vae_run
 from sora_jax.cli.main import run
 from sora_jax.config import ConfigError, fingerprint, load_experiment, to_text
 from sora_jax.data.mixture import Clips, open_clips
 from sora_jax.experiment import Experiment
+from sora_jax.files import local_path
 from sora_jax.networks import measure_latents
-from sora_jax.processes import agree, is_first, join
+from sora_jax.processes import agree, code_id, is_first, join
+from sora_jax.run_directory import open_directory
 from sora_jax.train.executables import Executables, keep_on_disk
 from sora_jax.train.loop import train
+from sora_jax.train.profile import ProfileWindow
+from sora_jax.train.run import STALL_SECONDS as DEFAULT_STALL
 
 FLAGS = flags.FlagValues()
 EXPERIMENT = flags.DEFINE_string(
@@ -49,12 +54,30 @@ EXECUTABLES = flags.DEFINE_string(
     "directory of programs that `sora compile --executables` made",
     flag_values=FLAGS,
 )
+STALL_SECONDS = flags.DEFINE_float(
+    "stall_seconds",
+    DEFAULT_STALL,
+    "a run in which nothing ends for so long hangs: it shows where, and exits with 42",
+    lower_bound=0.001,
+    flag_values=FLAGS,
+)
+
+PROFILE_STEPS = flags.DEFINE_string(
+    "profile_steps",
+    None,
+    "steps FIRST:LAST to trace for TensorBoard's profiler, such as 10:15",
+    flag_values=FLAGS,
+)
 
 
 def main(argv: Sequence[str]) -> None:
     """Trains one stage."""
     if EXPERIMENT.value is None or not DATA.value or WORKDIR.value is None:
         raise ConfigError("sora train needs --experiment, --data and --workdir")
+    directory = local_path(WORKDIR.value)
+    for each in DATA.value:
+        local_path(each)
+    profiled = ProfileWindow.parse(PROFILE_STEPS.value) if PROFILE_STEPS.value else None
     join()
     keep_on_disk()
     experiment = load_experiment(EXPERIMENT.value, SET.value)
@@ -62,15 +85,22 @@ def main(argv: Sequence[str]) -> None:
     agree(_settings(experiment, clips))
     if is_first():
         print(f"{to_text(experiment)}fingerprint {fingerprint(experiment)}", flush=True)
-    directory = Path(WORKDIR.value)
     open_directory(experiment, clips, directory)
-    train_stage(experiment, clips, directory, STAGE.value, EXECUTABLES.value)
+    train_stage(
+        experiment,
+        clips,
+        directory,
+        STAGE.value,
+        EXECUTABLES.value,
+        profiled=profiled,
+        stall_seconds=STALL_SECONDS.value,
+    )
 
 
 def _settings(experiment: Experiment, clips: Clips) -> dict[str, str]:
     """All that decides a run, by name: what its processes must agree on."""
     fields = dict(line.split(" = ", 1) for line in to_text(experiment).splitlines())
-    versions = {"sora_jax": __version__, "jax": jax.__version__}
+    versions = {"sora_jax": __version__, "jax": jax.__version__, "code": code_id()}
     return {**fields, "--data": clips.id, "--stage": STAGE.value, **versions}
 
 
@@ -80,11 +110,12 @@ def train_stage(
     directory: Path,
     stage: str,
     executables: str | None = None,
+    **watched: Any,
 ) -> None:
     """Trains a stage to its end; after the autoencoder, measures its latents. `executables`: the
-    directory of programs made beforehand."""
+    directory of programs made beforehand. `watched`: fields of Run about how it is watched."""
     make_run = vae_run if stage == "vae" else dit_run
-    made_run = make_run(experiment, clips, directory)
+    made_run = dataclasses.replace(make_run(experiment, clips, directory), **watched)
     if executables is not None:
         made = Executables(executables, list(made_run.mesh.devices.flat))
         made_run = dataclasses.replace(made_run, executables=made)

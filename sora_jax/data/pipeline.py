@@ -26,7 +26,7 @@ from sora_jax.data.schedule import Schedule
 from sora_jax.data.schema import DataError, Described
 from sora_jax.data.stream import Stream
 from sora_jax.errors import ConfigError
-from sora_jax.types import EncodedBatch, VideoBatch
+from sora_jax.types import Drawn, EncodedBatch, VideoBatch
 
 THREADS = 2  # PyAV, zlib and ArrayRecord work outside the interpreter lock
 PREFETCHED_BATCHES = 2
@@ -151,11 +151,9 @@ class Steps:
         Raises:
             DataError: too many records are bad, or a shard cannot be read; names it.
         """
-        choice, number = self._schedule[step]
-        bucket = self.buckets[choice]
+        bucket, all_positions = self._drawn(step)
         stream, frames = self.streams[bucket], self.config.buckets[bucket].frames
-        first = number * self.batch_clips[bucket]
-        positions = [first + own for own in self._own[bucket]]
+        positions = [all_positions[own] for own in self._own[bucket]]
         clips = self._read(bucket, positions)
         captions = [stream.caption(p, each) for p, (each, _) in zip(positions, clips, strict=True)]
         rates = [record.fps for record, _ in clips]
@@ -175,6 +173,24 @@ class Steps:
             "example_id": (np.asarray(positions, np.int64) % 2**31).astype(np.int32),
         }
         return bucket, (VideoBatch if is_video else EncodedBatch)(**arrays)
+
+    def drawn(self, step: int) -> Drawn:
+        """What the batch of a step is drawn from, over all processes; reads nothing."""
+        bucket, positions = self._drawn(step)
+        return Drawn(self.config.buckets[bucket].name, positions)
+
+    def _drawn(self, step: int) -> tuple[int, range]:
+        choice, number = self._schedule[step]
+        bucket = self.buckets[choice]
+        first = number * self.batch_clips[bucket]
+        return bucket, range(first, first + self.batch_clips[bucket])
+
+    def clip_ids(self, drawn: Drawn) -> list[str]:
+        """The clips that stand where a batch was drawn, or why one cannot be used."""
+        [bucket] = [each for each in self.buckets if self.config.buckets[each].name == drawn.bucket]
+        indices = [self.streams[bucket].index(position) for position in drawn.positions]
+        found = self._sources[bucket].records(indices)
+        return [str(each) if isinstance(each, DataError) else each.clip_id for each in found]
 
     def _text(self, records: Sequence[Any], captions: Sequence[str]) -> Any:
         """Token ids [b, l] of captions, or their embeddings."""
@@ -258,6 +274,14 @@ class Batches(Iterator[tuple[int, Any]]):
         element = next(self._iterator)
         self._next += 1
         return element
+
+    def drawn(self) -> Drawn:
+        """What the last batch was drawn from."""
+        return self._steps.drawn(self._next - 1)
+
+    def clip_ids(self, drawn: Drawn) -> list[str]:
+        """The clips that stand where a batch was drawn."""
+        return self._steps.clip_ids(drawn)
 
     def metrics(self) -> dict[str, float]:
         """What a log should show: reads that failed in this process, once there are any."""

@@ -16,6 +16,7 @@ from sora_jax.data.latents import LatentRecord, posterior_mean
 from sora_jax.data.media import decode_record
 from sora_jax.data.schema import DataError, Encoding, FileEntry, Manifest, Record
 from sora_jax.data.tokenizer import Tokenizer
+from sora_jax.errors import RestartableError
 
 # Sets up to this size are hashed when they are opened: about a second.
 HASH_ON_OPEN_BYTES = 2**30
@@ -26,6 +27,10 @@ READ_ERRORS = (ValueError, RuntimeError, IndexError)
 
 Usable = TypeVar("Usable")
 Stored = TypeVar("Stored", Record, LatentRecord)
+
+
+class UnreadableError(RestartableError, DataError):
+    """Files that a host cannot read now, though others may."""
 
 
 class ShardSource(Generic[Stored]):
@@ -129,7 +134,7 @@ class ShardSource(Generic[Stored]):
                 failure = error
             if seconds is not None:
                 time.sleep(seconds)
-        raise DataError(
+        raise UnreadableError(
             f"{self.shard_of(index)} cannot be read on this host: {failure}; start again once it "
             "can"
         ) from failure

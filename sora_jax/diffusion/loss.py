@@ -24,11 +24,11 @@ def velocity_matching(
     data: Float[Array, "b n c"],
     noise: Float[Array, "b n c"],
     field: NoiseField,
-) -> Float[Array, " b"]:
-    """Mean square velocity error over the generated tokens of each clip, summed over a row's clips.
+) -> Float[Array, "b n"]:
+    """Mean square velocity error of each token times its weight: sum a row for its clips' losses.
 
-    Normalised per clip, so a short one weighs as much as a long one; 0 if all is given.
+    Weights are per clip, so a short one weighs as much as a long one; 0 at tokens that are given.
     """
     predicted = velocity(interpolate(data, noise, field.per_token()))
     error = jnp.mean(jnp.square(predicted - velocity_target(data, noise)), -1)
-    return jnp.sum(error * field.loss_weight, -1)
+    return error * field.loss_weight

@@ -133,13 +133,16 @@ class DiT(nnx.Module):
         head_width = self.config.width // self.config.heads
         angles = rotary_angles(units, head_width, self.config.rope_theta)
 
-        condition = self.noise_level(layout.noise_levels).astype(dtype)
-        condition = condition + self.caption(caption_mean(text, layout.level_segments))
-        condition = jax.nn.silu(condition)
-        modulation = self.modulation(condition)
-        modulation = modulation.reshape(*modulation.shape[:2], 6, -1)
+        with jax.named_scope("modulation"):
+            condition = self.noise_level(layout.noise_levels).astype(dtype)
+            condition = condition + self.caption(caption_mean(text, layout.level_segments))
+            condition = jax.nn.silu(condition)
+            modulation = self.modulation(condition)
+            modulation = modulation.reshape(*modulation.shape[:2], 6, -1)
 
-        x = self.embed(tokens.astype(dtype)) + self.place(layout.coordinates[..., 1:]).astype(dtype)
+        with jax.named_scope("patches"):
+            places = self.place(layout.coordinates[..., 1:]).astype(dtype)
+            x = self.embed(tokens.astype(dtype)) + places
         x = constrain(x, "rows", "tokens", None)
         x = apply_stack(
             self.blocks,
@@ -151,9 +154,10 @@ class DiT(nnx.Module):
             remat=self.config.remat,
             unroll=self.config.unroll,
         )
-        shift, scale = jnp.split(self.final_modulation(condition), 2, -1)
-        x = self.final_norm(x) * (1 + spread(scale, layout.level_index))
-        return self.out(x + spread(shift, layout.level_index)).astype(jnp.float32)
+        with jax.named_scope("patches"):
+            shift, scale = jnp.split(self.final_modulation(condition), 2, -1)
+            x = self.final_norm(x) * (1 + spread(scale, layout.level_index))
+            return self.out(x + spread(shift, layout.level_index)).astype(jnp.float32)
 
 
 def caption_mean(text: Text, level_segments: Int[Array, "b m"]) -> Float[Array, "b m d"]:

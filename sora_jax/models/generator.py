@@ -1,5 +1,6 @@
 """The trained model as one tree: text encoder, if there is one, and diffusion transformer."""
 
+import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
@@ -33,7 +34,8 @@ class Generator(nnx.Module):
             assert isinstance(text, Text)
             return text
         assert not isinstance(text, Text)
-        each = self.text(rearrange(text, "b (s l) -> (b s) l", s=clips))
+        with jax.named_scope("text"):
+            each = self.text(rearrange(text, "b (s l) -> (b s) l", s=clips))
         segments = rearrange(each.segments, "(b s) l -> b s l", s=clips)
         segments = segments * jnp.arange(1, clips + 1)[:, None]
         return Text(

@@ -208,15 +208,17 @@ class VAE(nnx.Module):
 
         A clip's first chunk (state None) has 1 + f*k frames, later ones f*k.
         """
-        x, state = _run(self.encoder, video, state)
-        mean, log_variance = jnp.split(self.to_moments(x), 2, -1)
+        with jax.named_scope("vae_encode"):
+            x, state = _run(self.encoder, video, state)
+            mean, log_variance = jnp.split(self.to_moments(x), 2, -1)
         return mean, jnp.clip(log_variance, -20.0, 10.0), state
 
     def decode_chunk(
         self, latents: Float[Array, "b s g v c"], state: State
     ) -> tuple[Float[Array, "b t h w 3"], State]:
         """The next frames of a stream: 1 + f*k of the first 1 + k latent frames, then f a frame."""
-        return _run(self.decoder, self.from_latents(latents), state)
+        with jax.named_scope("vae_decode"):
+            return _run(self.decoder, self.from_latents(latents), state)
 
     def encode(
         self, video: Float[Array, "b t h w 3"]

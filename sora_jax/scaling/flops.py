@@ -224,6 +224,21 @@ def vae_flops(config: VAEConfig, frames: int, height: int, width: int) -> tuple[
     return inside + 2 * latents, inside + latents
 
 
+def vae_train_flops(config: VAEConfig, frames: int, height: int, width: int) -> int:
+    """Of one clip of so many pixels in a training step of the autoencoder, forward and backward.
+
+    Every operand needs a gradient but the pixels, which the first fold multiplies. Nothing is
+    computed again. Not counted: networks of the losses' own, where terms are added that have some,
+    and zeros that direct convolutions multiply only on the way back. Raises ConfigError as
+    `vae_flops`.
+    """
+    encode, decode = vae_flops(config, frames, height, width)
+    fold, side = config.folds[0]
+    cells = ((frames - 1) // fold + 1) * (height // side) * (width // side)
+    of_pixels = 2 * cells * fold * side**2 * 3 * config.widths[0]
+    return 3 * (encode + decode) - of_pixels
+
+
 def vae_chunk_flops(
     config: VAEConfig, latent_frames: int, height: int, width: int, *, first: bool
 ) -> tuple[int, int]:

@@ -15,7 +15,7 @@ WORDS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 
 def checksums(arrays: Mapping[str, jax.Array]) -> dict[str, int]:
     """Of each array, 32 bits over what it holds and where; one pass over its memory, on the devices
-    that hold it, which all must call it.
+    that hold it, which all must call it; nothing as large as an array is made.
 
     Any single bit that flips changes it: of the words at places i the sum of (2 i + 1) word, modulo
     2^32, in which an odd factor loses no bit. Sums modulo 2^32 have no order, so any mesh comes to
@@ -41,4 +41,13 @@ def _sum(leaf: Array) -> UInt32[Array, ""]:
         numbers = lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
         place += numbers * jnp.uint32(stride % 2**32)
         stride *= leaf.shape[axis]
-    return jnp.sum(words * (2 * place + 1), dtype=jnp.uint32)
+    # Both sums in one reduction: of a lone one XLA's CPU compiler writes all terms to memory.
+    zero = jnp.uint32(0)
+    placed, whole = lax.reduce(
+        (words * place, words), (zero, zero), _added, dimensions=tuple(range(leaf.ndim))
+    )
+    return 2 * placed + whole
+
+
+def _added(left: list[Array], right: list[Array]) -> list[Array]:
+    return [a + b for a, b in zip(left, right, strict=True)]

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from sora_jax.diffusion.conditioning import draw_given, in_clip, layout_of, noise_field
+from sora_jax.diffusion.levels import by_noise_level
 from sora_jax.diffusion.loss import DiffusionConfig, velocity_matching
 from sora_jax.diffusion.path import token_noise
 from sora_jax.diffusion.times import training_times
@@ -14,7 +15,12 @@ from sora_jax.types import LatentBatch
 
 
 def diffusion_loss(config: DiffusionConfig) -> LossFunction:
-    """Loss function of the generator for `train_step`: the mean over the clips of the batch."""
+    """Loss function of the generator for `train_step`: the mean over the clips of the batch.
+
+    Beside it, by bins of noise level, `loss/level/sum` and `loss/level/weight` are what clips of
+    the bin add to it, and their share of the clips: the former sum to the loss, and their ratio is
+    the mean loss of a clip in the bin. All are means over rows, on any mesh and in any parts.
+    """
 
     def loss(
         model: Generator, batch: LatentBatch, key: PRNGKeyArray, rows: int
@@ -30,10 +36,18 @@ def diffusion_loss(config: DiffusionConfig) -> LossFunction:
         noise = token_noise(for_noise, batch.example_id[:, 0], *batch.latents.shape[1:])
         layout = layout_of(field, batch.coordinates, batch.segments)
         text = model.encode_text(batch.text, clips)
-        each = velocity_matching(lambda x: model(x, layout, text), batch.latents, noise, field)
+        errors = velocity_matching(lambda x: model(x, layout, text), batch.latents, noise, field)
         filled = jnp.sum(tokens.reshape(-1, clips) > 0, -1)  # of a row's places, alike in all rows
         given_share = jnp.sum(given.reshape(-1, clips) > 0, -1) / filled
-        return jnp.mean(each / filled), {"given_share": jnp.mean(given_share)}
+
+        def of_levels(values: Array) -> Array:
+            return jnp.mean(by_noise_level(values, field) / filled[:, None], 0)
+
+        return jnp.mean(jnp.sum(errors, -1) / filled), {
+            "given_share": jnp.mean(given_share),
+            "loss/level/sum": of_levels(errors),
+            "loss/level/weight": of_levels(field.loss_weight),
+        }
 
     return loss
 

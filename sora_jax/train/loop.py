@@ -1,180 +1,193 @@
 """The schedule of one run: step, log, evaluate, save. It knows nothing of what is trained."""
 
+import contextlib
 import dataclasses
-import itertools
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+import time
+from collections.abc import Mapping, Sequence
 
 import jax
-from jax.sharding import Mesh
-from jaxtyping import PRNGKeyArray
+import numpy as np
 
-from sora_jax.checkpoints import CheckpointError, Checkpoints
-from sora_jax.config import ConfigError, UserError
-from sora_jax.train.executables import Executables
+from sora_jax.checkpoints import Checkpoints
+from sora_jax.errors import RestartableError
+from sora_jax.processes import told_of_lost_processes
+from sora_jax.train.clock import Clock
+from sora_jax.train.events import EventLog
+from sora_jax.train.guard import Guard
+from sora_jax.train.memory import memory
 from sora_jax.train.metrics import MetricWriter
-from sora_jax.train.optimizer import OptimizerConfig
+from sora_jax.train.profile import Profiler
 from sora_jax.train.programs import Update
+from sora_jax.train.resume import resume
+from sora_jax.train.roll_call import RollCall
+from sora_jax.train.run import Run
 from sora_jax.train.state import TrainState
-from sora_jax.train.step import TrainStep
+from sora_jax.train.step import OF_THE_STEP
+from sora_jax.train.watchdog import Watchdog
+from sora_jax.train.window import Window
+from sora_jax.types import Drawn
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """Length and rhythm of a run, in steps. A step takes `micro_batches` batches, each of its own
-    bucket, and makes one update on the mean of their gradients."""
+class PreemptedError(RestartableError):
+    """The run was asked to stop, and has saved all that it did."""
 
-    steps: int
-    optimizer: OptimizerConfig = OptimizerConfig()
-    ema_decay: float = 0.999
-    micro_batches: int = 1
-    log_every: int = 50
-    save_every: int = 1_000
-    evaluate_every: int = 1_000
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "micro_batches", "log_every", "save_every", "evaluate_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)} must be positive")
-        if not 0 <= self.ema_decay < 1:
-            raise ConfigError(f"ema_decay={self.ema_decay} must lie in [0, 1)")
-
-
-@dataclasses.dataclass(frozen=True)
-class Prepared:
-    """A batch on its devices, and how many tokens of it are trained on."""
-
-    batch: Any
-    tokens: int
-
-
-class DataStream(Protocol):
-    """What the loop asks of the loader: batches in order, its position to save, and what of it to
-    log."""
-
-    def __next__(self) -> Any: ...
-    def metrics(self) -> dict[str, float]: ...
-    def state(self) -> dict[str, Any]: ...
-    def restore(self, state: Mapping[str, Any]) -> None: ...
-
-
-Evaluator = Callable[[TrainState, int, MetricWriter], None]
-
-
-class NonFiniteError(UserError):
-    """The loss is no longer a number."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """All that the loop schedules, made by `assemble`."""
-
-    name: str
-    directory: Path
-    config: TrainConfig
-    mesh: Mesh
-    step: TrainStep
-    batches: Sequence[Any]  # abstract: every shape that `prepare` gives
-    key: PRNGKeyArray
-    data: DataStream
-    prepare: Callable[[Any], Prepared]
-    init: Callable[[], TrainState]
-    abstract: Callable[[], TrainState]
-    meta: Mapping[str, Any]
-    evaluators: Sequence[Evaluator] = ()
-    executables: Executables | None = None  # made before the launch
+    leaves_together = True
 
 
 def train(run: Run) -> TrainState:
-    """Trains to the run's last step, from its newest checkpoint if there is one."""
-    checkpoints = Checkpoints(run.directory / "checkpoints")
-    try:
-        with jax.set_mesh(run.mesh):
-            state = _start(run, checkpoints)
-            if int(state.step) >= run.config.steps:
-                return state
-            writer = MetricWriter(run.directory, run.name, run.config.steps, int(state.step))
-            state = _steps(run, state, checkpoints, writer)
-            writer.close()
-    finally:
-        checkpoints.close()
-    return state
+    """Trains to the run's last step, from its newest checkpoint if there is one.
+
+    Raises:
+        PreemptedError: it was stopped by SIGTERM, in this process or another, and has saved.
+        LostError: another process of the run has ended.
+        NonFiniteError: too many steps in a row were skipped.
+        CheckpointError: nothing can be restored or saved.
+    """
+    run.directory.mkdir(parents=True, exist_ok=True)
+    checkpoints = Checkpoints(run.directory / "checkpoints", run.config.retention)
+    with (
+        told_of_lost_processes(run.name),
+        jax.set_mesh(run.mesh),
+        Watchdog(run.stall_seconds, run.directory, run.name) as watchdog,
+        contextlib.closing(checkpoints),
+    ):
+        return _Loop(run, checkpoints, watchdog).train()
 
 
-def _start(run: Run, checkpoints: Checkpoints) -> TrainState:
-    """The newest checkpoint's state with the data moved to its position, or a fresh state."""
-    if checkpoints.latest() is None:
-        return run.init()
-    meta = checkpoints.meta()
-    if meta["fingerprint"] != run.meta["fingerprint"]:
-        raise CheckpointError(
-            f"{run.directory} holds a run of config {meta['fingerprint']}, this one is "
-            f"{run.meta['fingerprint']}: continue with the config saved there, or choose "
-            "another directory"
+@dataclasses.dataclass(frozen=True)
+class _Step:
+    """A step that was started: what it will come to, and what it was made on."""
+
+    number: int
+    metrics: Mapping[str, jax.Array]
+    drawn: Sequence[Drawn]
+    tokens: int
+
+
+class _Loop:
+    """A run under way. Metrics of a step are read while the next one runs, so the host never
+    waits."""
+
+    def __init__(self, run: Run, checkpoints: Checkpoints, watchdog: Watchdog):
+        self.run, self.config = run, run.config
+        self.checkpoints, self.watchdog = checkpoints, watchdog
+        self.window = Window()
+        self.clock = Clock(run.work, run.mesh.size, run.peak_flops)
+        self.guard = Guard(run.name, run.directory, run.config.max_skips, run.data.clip_ids)
+        self.roll_call, self.events = RollCall(), EventLog(run.directory)
+        self.profiler = Profiler(run.profiled, run.directory / "tensorboard")
+        self.waiting: _Step | None = None
+
+    def train(self) -> TrainState:
+        """To the last step."""
+        state, kept = resume(self.run, self.checkpoints)
+        if kept is not None:
+            self.window.restore(kept["window"])
+            self.guard.restore(kept["guard"], int(state.step))
+        first = int(state.step)
+        if first >= self.config.steps:
+            return state
+        self.writer = MetricWriter(self.run.directory, self.run.name, self.config.steps, first)
+        with (
+            contextlib.closing(self.writer),
+            contextlib.closing(self.profiler),
+            self.events.session(first),
+            told_of_lost_processes(self.run.name),
+            self.roll_call,
+        ):
+            update = self._compiled(state)
+            self.events.steps(first, self.clock.totals())
+            for step in range(first + 1, self.config.steps + 1):
+                state = self._step(update, state, step)
+                stops = self.roll_call.stops(step)
+                evaluates = self._is_time(step, self.config.evaluate_every)
+                saves = self._is_time(step, self.config.save_every) or stops
+                compares = self.roll_call.several and self._is_time(step, self.config.log_every)
+                if evaluates or saves or compares:
+                    # Now: a run that is killed after the save never comes by this step again.
+                    self._settle()
+                if saves or compares:
+                    self.roll_call.compare(step)
+                if evaluates:
+                    self._evaluate(state, step)
+                if saves:
+                    self._save(state, step)
+                if stops and step < self.config.steps:
+                    self._stop(step)
+        return state
+
+    def _is_time(self, step: int, every: int) -> bool:
+        return step % every == 0 or step == self.config.steps
+
+    def _compiled(self, state: TrainState) -> Update:
+        run = self.run
+        update = Update(run.step, state, run.batches, run.key, run.executables)
+        loaded = f", {run.executables.loaded} of them made beforehand" if run.executables else ""
+        print(
+            f"{run.name}: {update.count} programs ready in {update.seconds:.1f} s{loaded}",
+            flush=True,
         )
-    run.data.restore(meta["position"])
-    state = checkpoints.restore(run.abstract())
-    print(f"{run.name}: continuing from step {int(state.step)}", flush=True)
-    return state
+        self.events.event("compile_end", programs=update.count, seconds=update.seconds)
+        self.watchdog.beat("the first step")
+        return update
 
+    def _step(self, update: Update, state: TrainState, step: int) -> TrainState:
+        """Starts a step, and then ends the one before."""
+        self.checkpoints.check()
+        self.profiler.before(step)
+        with self.clock.spent("data"):
+            taken, drawn = [], []
+            for _ in range(self.config.micro_batches):
+                taken.append(self.run.prepare(next(self.run.data)))
+                drawn.append(self.run.data.drawn())
+        with self.clock.spent("compute"), jax.transfer_guard("disallow"):
+            state, metrics = update(state, [each.batch for each in taken], self.run.key)
+        self.roll_call.note(step, drawn)
+        self._settle()
+        self.waiting = _Step(step, metrics, drawn, sum(each.tokens for each in taken))
+        return state
 
-def _prepared(run: Run) -> Iterator[tuple[Prepared, dict[str, Any]]]:
-    """Batches on their devices, each with the data position after it."""
-    while True:
-        yield run.prepare(next(run.data)), run.data.state()
+    def _settle(self) -> None:
+        """Ends the step that waits: reads what it came to."""
+        if self.waiting is None:
+            return
+        ended, self.waiting = self.waiting, None
+        with self.clock.spent("compute"):
+            metrics = {name: np.asarray(value) for name, value in ended.metrics.items()}
+        self.profiler.after(ended.number)
+        self.watchdog.beat(f"after step {ended.number}")
+        for name in metrics.keys() - set(OF_THE_STEP):  # of the loss: each of a micro-batch
+            each = metrics[name]
+            metrics[name] = each if self.config.micro_batches > 1 else each[None]
+        self.clock.step(ended.drawn, ended.tokens)
+        self.events.steps(ended.number, self.clock.totals())
+        self.window.add(metrics, ended.drawn)
+        self.guard.look(ended.number, metrics, ended.drawn)
+        if ended.number == 1 or self._is_time(ended.number, self.config.log_every):
+            times = self.clock.close() | memory()
+            self.writer.scalars(ended.number, self.window.close() | self.run.data.metrics(), times)
 
+    def _evaluate(self, state: TrainState, step: int) -> None:
+        with self.clock.spent("evaluate"):
+            for evaluator in self.run.evaluators:
+                evaluator(state, step, self.writer)
+                self.watchdog.beat(f"evaluating after step {step}")
 
-def _steps(
-    run: Run, state: TrainState, checkpoints: Checkpoints, writer: MetricWriter
-) -> TrainState:
-    """The loop. Metrics of a step are read while the next one runs, so the host never waits."""
-    config = run.config
-    update = Update(run.step, state, run.batches, run.key, run.executables)
-    loaded = f", {run.executables.loaded} of them made beforehand" if run.executables else ""
-    print(
-        f"{run.name}: {update.count} programs ready in {update.seconds:.1f} s{loaded}", flush=True
-    )
-    waiting: list[tuple[int, dict[str, Any], int]] = []
-    tokens, first, batches = 0, int(state.step), _prepared(run)
-    for step in range(first + 1, config.steps + 1):
-        taken = list(itertools.islice(batches, config.micro_batches))
-        with jax.transfer_guard("disallow"):
-            state, metrics = update(state, [prepared.batch for prepared, _ in taken], run.key)
-        tokens += sum(prepared.tokens for prepared, _ in taken)
-        _log(run, writer, waiting)
-        if step % config.log_every == 0 or step in (first + 1, config.steps):
-            waiting, tokens = [(step, metrics, tokens)], 0
-        evaluates = step % config.evaluate_every == 0 or step == config.steps
-        saves = step % config.save_every == 0 or step == config.steps
-        if evaluates or saves:
-            # Now: a run that is killed after the save never comes by this step again.
-            _log(run, writer, waiting)
-        if evaluates:
-            for evaluator in run.evaluators:
-                evaluator(state, step, writer)
-        if saves:
-            _check_finite(run, step, metrics)
-            checkpoints.save(state, {**run.meta, "position": taken[-1][1]})
-    return state
+    def _save(self, state: TrainState, step: int) -> None:
+        kept = {
+            "position": self.run.data.state(),
+            "window": self.window.state(),
+            "guard": self.guard.state(),
+        }
+        start = time.monotonic()
+        with self.clock.spent("checkpoint"):
+            self.checkpoints.save(state, {**self.run.meta, **kept}, self.writer.latest)
+        self.events.event("checkpoint", step=step, seconds=time.monotonic() - start)
+        self.watchdog.beat(f"after the save of step {step}")
 
-
-def _log(run: Run, writer: MetricWriter, waiting: list[tuple[int, dict[str, Any], int]]) -> None:
-    """Writes the metrics that wait, and empties the list."""
-    while waiting:
-        step, metrics, tokens = waiting.pop()
-        _check_finite(run, step, metrics)
-        values = {name: float(value) for name, value in metrics.items()}
-        writer.scalars(step, values | run.data.metrics(), tokens)
-
-
-def _check_finite(run: Run, step: int, metrics: dict[str, Any]) -> None:
-    """Stops before a broken state is saved over a good one: the loss tells of the parameters
-    before the update, the update's norm of those after it."""
-    for name in ("loss", "update_norm"):
-        if not math.isfinite(float(metrics[name])):
-            raise NonFiniteError(
-                f"{run.name}: the {name} of step {step} is not finite; the checkpoint before it "
-                "is whole, lower the learning rate"
-            )
+    def _stop(self, step: int) -> None:
+        self.checkpoints.wait()
+        raise PreemptedError(
+            f"{self.run.name}: stopped by SIGTERM after step {step}, which is saved; the same "
+            "command goes on"
+        )

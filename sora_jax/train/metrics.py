@@ -2,7 +2,6 @@
 
 import io
 import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,61 +11,50 @@ from PIL import Image
 from tensorboardX import SummaryWriter
 from tensorboardX.proto.summary_pb2 import Summary
 
+from sora_jax.files import keep_lines
 from sora_jax.processes import is_first
 
 
 class MetricWriter:
     """Writes named scalars and videos of a run into its directory; prints a line per log.
 
-    Of several processes one writes: what they would write is the same.
+    Of several processes one writes: what they would write is the same. The files' lines have no
+    step twice, and are those of a run that nothing stopped.
     """
 
     def __init__(self, directory: Path, name: str, total_steps: int, start_step: int):
         self._writes = is_first()
-        self._last = (start_step, time.monotonic())
+        self.latest: dict[str, float] = {}  # by name, in every process
         if not self._writes:
             return
         directory.mkdir(parents=True, exist_ok=True)
         self._name, self._total = name, total_steps
         self._path = directory / "metrics.jsonl"
-        self._keep_until(start_step)
+        keep_lines(self._path, start_step)
         # What TensorBoard has of later steps will be written again.
         self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=start_step + 1)
 
-    def _keep_until(self, step: int) -> None:
-        """Drops lines of steps that a restart will write again, and one that a kill cut short."""
-        if self._path.exists():
-            lines = self._path.read_text().splitlines(keepends=True)
-            whole = [line for line in lines if line.endswith("\n")]
-            partial = self._path.with_suffix(".partial")
-            partial.write_text("".join(x for x in whole if json.loads(x)["step"] <= step))
-            partial.replace(self._path)
-
-    def scalars(self, step: int, values: Mapping[str, float], tokens: int = 0) -> None:
-        """Values after update `step`; `tokens` is how many were trained on since the last call
-        that gave any. Evaluators give none, and have no rates."""
+    def scalars(
+        self, step: int, values: Mapping[str, float], times: Mapping[str, float] | None = None
+    ) -> None:
+        """Values after update `step`, which follow from the run, and what it took, which does not:
+        rates, seconds, memory. Evaluators give values alone."""
+        self.latest.update(values)
         if not self._writes:
             return
-        rates = self._rates(step, tokens) if tokens else {}
+        all_values = {**values, **(times or {})}
         with self._path.open("a") as file:
-            file.write(json.dumps({"step": step, **values, **rates}) + "\n")
-        for name, value in {**values, **rates}.items():
+            file.write(json.dumps({"step": step, **all_values}) + "\n")
+        for name, value in all_values.items():
             self._board.add_scalar(name, value, step)
-        self._print(step, values, rates)
+        self._print(step, values, times or {})
 
-    def _rates(self, step: int, tokens: int) -> dict[str, float]:
-        (last_step, last_time), self._last = self._last, (step, time.monotonic())
-        seconds = max(self._last[1] - last_time, 1e-9)
-        return {
-            "steps_per_second": (step - last_step) / seconds,
-            "tokens_per_second": tokens / seconds,
-        }
-
-    def _print(self, step: int, values: Mapping[str, float], rates: Mapping[str, float]) -> None:
-        shown = [f"{name} {value:.4g}" for name, value in values.items()]
-        if rates:
-            left = round((self._total - step) / rates["steps_per_second"])
-            shown.append(f"{rates['tokens_per_second']:,.0f} tokens/s")
+    def _print(self, step: int, values: Mapping[str, float], times: Mapping[str, float]) -> None:
+        """What is overall; the parts of it are in the files."""
+        shown = [f"{name} {value:.4g}" for name, value in values.items() if "/" not in name]
+        if times:
+            left = round((self._total - step) / times["steps_per_second"])
+            shown.append(f"{times['tokens_per_second']:,.0f} tokens/s")
             shown.append(f"ETA {left // 60}:{left % 60:02}")
         print(f"{self._name} {step}/{self._total}  {'  '.join(shown)}", flush=True)
 

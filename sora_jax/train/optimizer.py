@@ -2,18 +2,21 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jaxtyping import Array, Float, Int
 
 from sora_jax.config import ConfigError
 
 MUON_MOMENTUM = 0.95
 BFLOAT16_STEP = 2**-8  # between neighbours, as a share
 MUON_UPDATE_RMS = 0.2  # what AdamW's updates come to (arXiv:2502.16982, 2.2)
+NORM_DECAY = 0.99  # of the running norm that `adaptive_clip` goes by
+UPDATES_BEFORE_CLIPPING = 100  # until that norm says anything
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +28,9 @@ class OptimizerConfig:
     The rate warms up linearly, then falls along a cosine to `final_rate` x peak at the run's last
     step. `moments` is the type they are kept in between updates: bfloat16 takes half the memory and
     needs moments that forget faster than it rounds.
+
+    Gradients are clipped to a global norm of `clip_norm`, and where `adaptive_clip` is given, also
+    to so many times the running mean of their norms (see `clip_by_running_norm`).
     """
 
     method: Literal["adamw", "muon"] = "adamw"
@@ -35,6 +41,7 @@ class OptimizerConfig:
     beta1: float = 0.9
     beta2: float = 0.99
     clip_norm: float = 1.0
+    adaptive_clip: float | None = None
     moments: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
@@ -42,6 +49,10 @@ class OptimizerConfig:
             raise ConfigError(
                 f"optimizer: peak_rate={self.peak_rate} and clip_norm={self.clip_norm} must be "
                 f"positive, warmup_steps={self.warmup_steps} not negative"
+            )
+        if self.adaptive_clip is not None and self.adaptive_clip <= 1:
+            raise ConfigError(
+                f"optimizer.adaptive_clip={self.adaptive_clip} must be above 1, the running norm"
             )
         if self.moments == "bfloat16" and 1 - self.beta2 < BFLOAT16_STEP:
             raise ConfigError(
@@ -86,7 +97,46 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
         )
     if config.moments == "bfloat16":
         update = kept_in_bfloat16(update)
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
+    clips = [optax.clip_by_global_norm(config.clip_norm)]
+    if config.adaptive_clip is not None:
+        clips.append(clip_by_running_norm(config.adaptive_clip))
+    return optax.chain(*clips, update)
+
+
+class RunningNorm(NamedTuple):
+    """What gradients have come to: a mean of the norms after clipping, that forgets."""
+
+    mean: Float[Array, ""]  # of `updates` norms, from 0 on: not yet corrected for its start
+    updates: Int[Array, ""]
+
+
+def clip_by_running_norm(
+    factor: float, decay: float = NORM_DECAY, warmup: int = UPDATES_BEFORE_CLIPPING
+) -> optax.GradientTransformation:
+    """Scales gradients down to `factor` times the running mean of their global norm, so that a
+    batch out of line moves the weights no further than its neighbours do (AdaGC, arXiv:2502.11034,
+    with one norm for all tensors). The mean takes the norm as clipped: an outlier does not lift it.
+
+    It clips nothing in the first `warmup` updates.
+    """
+
+    def init(parameters: Any) -> RunningNorm:
+        del parameters
+        return RunningNorm(jnp.zeros(()), jnp.zeros((), jnp.int32))
+
+    def update(
+        gradients: Any, state: RunningNorm, parameters: Any = None
+    ) -> tuple[Any, RunningNorm]:
+        del parameters
+        norm = optax.tree.norm(gradients)
+        so_far = state.mean / jnp.maximum(1 - decay**state.updates, 1 - decay)
+        limit = jnp.where(state.updates < warmup, norm, factor * so_far)
+        scale = jnp.minimum(1.0, limit / jnp.maximum(norm, jnp.finfo(jnp.float32).tiny))
+        mean = decay * state.mean + (1 - decay) * norm * scale
+        gradients = jax.tree.map(lambda leaf: leaf * scale, gradients)
+        return gradients, RunningNorm(mean, state.updates + 1)
+
+    return optax.GradientTransformation(init, update)
 
 
 def kept_in_bfloat16(inner: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -104,13 +104,15 @@ def abstract_sums(step: TrainStep, state: TrainState, batch: Any, key: PRNGKeyAr
     mesh = mesh_of(state)
     replicas = mesh.shape["replica"]
 
-    def stacked(leaf: Any, spec: PartitionSpec) -> jax.ShapeDtypeStruct:
+    def stacked(leaf: Any, spec: PartitionSpec, *before: int) -> jax.ShapeDtypeStruct:
+        shape = (replicas, *before, *leaf.shape)
         sharding = NamedSharding(mesh, PartitionSpec("replica", *spec))
-        return jax.ShapeDtypeStruct((replicas, *leaf.shape), leaf.dtype, sharding=sharding)
+        return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=sharding)
 
     return Sums(
         jax.tree.map(lambda leaf: stacked(leaf, leaf.sharding.spec), state.model),
-        jax.tree.map(lambda leaf: stacked(leaf, PartitionSpec()), metrics),
+        jax.tree.map(lambda leaf: stacked(leaf, PartitionSpec(), step.micro_batches), metrics),
+        jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec())),
     )
 
 

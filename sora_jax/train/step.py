@@ -7,13 +7,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from sora_jax.sharding.rules import rows_in_parts
 from sora_jax.train.state import TrainState
 
-Metrics = dict[str, Float[Array, ""]]
+Metrics = dict[str, Array]
+OF_THE_STEP = ("gradient_norm", "update_norm", "skipped", "learning_rate")
+"""Metrics of a whole step; all others are of the loss, and of each micro-batch where a step has
+several, with an axis over these before their own."""
 LossFunction = Callable[[Any, Any, PRNGKeyArray, int], tuple[Float[Array, ""], Metrics]]
 """Of a model, rows of a batch, the step's key, and how many rows the whole batch has."""
 
@@ -21,11 +25,12 @@ LossFunction = Callable[[Any, Any, PRNGKeyArray, int], tuple[Float[Array, ""], M
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Sums:
-    """What micro-batches have come to so far. Every array has a leading axis over the mesh axis
-    `replica`: between slices nothing is added up before the update."""
+    """What micro-batches have come to so far. Gradients and metrics have a leading axis over the
+    mesh axis `replica`: between slices nothing is added up before the update."""
 
     gradients: Any
-    metrics: dict[str, Float[Array, " replica"]]
+    metrics: dict[str, Float[Array, "replica micro_batches ..."]]
+    count: Any  # Int[Array, ""], of micro-batches
 
 
 def _whole(batch: Any) -> int:
@@ -38,7 +43,11 @@ class TrainStep:
 
     `micro_batches` of a step may have different shapes; each counts the same, whatever its rows.
     `parts` says of a batch in how many turns its gradients are computed, so that only the
-    activations of one are held; `loss` must be a mean over rows.
+    activations of one are held; `loss` must be a mean over rows. `rate`: what the learning rate is
+    after so many updates, for the log.
+
+    Where the loss or a gradient is not finite, the update is skipped: the step counts, and model,
+    average and optimizer stay as they were, on every device by the same numbers.
     """
 
     loss: LossFunction
@@ -46,6 +55,7 @@ class TrainStep:
     ema_decay: float
     micro_batches: int = 1
     parts: Callable[[Any], int] = _whole
+    rate: optax.Schedule | None = None
 
     def __call__(
         self, state: TrainState, batch: Any, key: PRNGKeyArray
@@ -56,18 +66,26 @@ class TrainStep:
             key = _key_of(key, state)
             gradients, metrics = self.gradients(state.model, batch, key, _rows(batch))
         else:
-            sums = self._of_replicas(state, batch, key)
-            gradients, metrics = _mean_of_replicas(sums)
+            gradients, metrics = _mean_of_replicas(self._of_replicas(state, batch, key))
         return self._updated(state, gradients, metrics)
 
     def add(self, state: TrainState, sums: Sums, batch: Any, key: PRNGKeyArray) -> Sums:
         """The sums with a micro-batch more; every replica adds up its own rows alone."""
-        return jax.tree.map(jnp.add, sums, self._of_replicas(state, batch, key))
+        gradients, metrics = self._of_replicas(state, batch, key)
+        return Sums(
+            jax.tree.map(jnp.add, sums.gradients, gradients),
+            {
+                name: lax.dynamic_update_index_in_dim(sums.metrics[name], own, sums.count, axis=1)
+                for name, own in metrics.items()
+            },
+            sums.count + 1,
+        )
 
     def close(self, state: TrainState, sums: Sums) -> tuple[TrainState, Sums, Metrics]:
         """The update on all micro-batches of the step, and sums to begin the next with."""
-        mean = jax.tree.map(lambda total: total / self.micro_batches, _mean_of_replicas(sums))
-        state, metrics = self._updated(state, *mean)
+        gradients, metrics = _mean_of_replicas((sums.gradients, sums.metrics))
+        gradients = jax.tree.map(lambda total: total / self.micro_batches, gradients)
+        state, metrics = self._updated(state, gradients, metrics)
         return state, jax.tree.map(jnp.zeros_like, sums), metrics
 
     def gradients(
@@ -88,7 +106,7 @@ class TrainStep:
         turns = [rows_in_parts(leaf, parts) for leaf in leaves]
         shapes = jax.eval_shape(of_part, [turn[0] for turn in turns])
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        total, _ = jax.lax.scan(add, zeros, turns)
+        total, _ = lax.scan(add, zeros, turns)
         return jax.tree.map(lambda leaf: leaf / parts, total)
 
     def _gradients(
@@ -98,23 +116,25 @@ class TrainStep:
         (loss, metrics), gradients = grad(model, batch, key, rows)
         return gradients, {"loss": loss, **metrics}
 
-    def _of_replicas(self, state: TrainState, batch: Any, key: PRNGKeyArray) -> Sums:
-        """What a batch adds: every replica's own rows alone, so that nothing passes between."""
+    def _of_replicas(self, state: TrainState, batch: Any, key: PRNGKeyArray) -> tuple[Any, Metrics]:
+        """Gradients and metrics of a batch, each by replica: of its own rows alone, so that nothing
+        passes between."""
         rows = _rows(batch)
 
-        def of_a_replica(model: Any, batch: Any, key: PRNGKeyArray) -> Sums:
-            one = Sums(*self.gradients(model, batch, key, rows))
+        def of_a_replica(model: Any, batch: Any, key: PRNGKeyArray) -> tuple[Any, Metrics]:
+            one = self.gradients(model, batch, key, rows)
             return jax.tree.map(lambda new: new[None], one)
 
         split, whole = PartitionSpec("replica"), PartitionSpec()
-        sums = jax.shard_map(
+        by_replica = jax.shard_map(
             of_a_replica,
             in_specs=(whole, split, whole),
             out_specs=split,
             axis_names={"replica"},
             check_vma=False,
         )
-        return sums(state.model, batch, _key_of(key, state))
+        found: tuple[Any, Metrics] = by_replica(state.model, batch, _key_of(key, state))
+        return found
 
     def _updated(
         self, state: TrainState, gradients: Any, metrics: Metrics
@@ -125,20 +145,37 @@ class TrainStep:
         model = optax.apply_updates(state.model, updates)
         decay = jnp.minimum(self.ema_decay, (1.0 + state.step) / (10.0 + state.step))
         ema = jax.tree.map(lambda old, new: old + (1.0 - decay) * (new - old), state.ema, model)
-        norms = {
-            "gradient_norm": optax.tree.norm(gradients),
+        norm = optax.tree.norm(gradients)
+        finite = jnp.isfinite(norm) & jnp.all(jnp.isfinite(metrics["loss"]))
+        of_the_step = {
+            "gradient_norm": norm,
             "update_norm": optax.tree.norm(updates),
+            "skipped": 1.0 - finite,
         }
-        return TrainState(state.step + 1, model, ema, opt_state), {**metrics, **norms}
+        if self.rate is not None:
+            of_the_step["learning_rate"] = self.rate(_updates_made(state))
+        new = TrainState(state.step + 1, model, ema, opt_state)
+        skipped = dataclasses.replace(state, step=state.step + 1)
+        return _chosen(finite, new, skipped), {**metrics, **of_the_step}
 
 
 def _rows(batch: Any) -> int:
     return jax.tree.leaves(batch)[0].shape[0]
 
 
-def _mean_of_replicas(sums: Sums) -> tuple[Any, Metrics]:
-    mean = jax.tree.map(lambda total: jnp.mean(total, 0), sums)
-    return mean.gradients, mean.metrics
+def _mean_of_replicas(by_replica: tuple[Any, Metrics]) -> tuple[Any, Metrics]:
+    mean: tuple[Any, Metrics] = jax.tree.map(lambda total: jnp.mean(total, 0), by_replica)
+    return mean
+
+
+def _chosen(condition: Bool[Array, ""], this: TrainState, other: TrainState) -> TrainState:
+    return jax.tree.map(lambda ours, theirs: jnp.where(condition, ours, theirs), this, other)
+
+
+def _updates_made(state: TrainState) -> Int[Array, ""]:
+    """Steps less those skipped, as the optimizer counts them, in one or several places alike."""
+    _, count = optax.tree.get_all_with_path(state.opt_state, "count")[0]
+    return count
 
 
 def _key_of(key: PRNGKeyArray, state: TrainState) -> PRNGKeyArray:

@@ -6,6 +6,7 @@ import numpy as np
 
 from sora_jax.diffusion.conditioning import NoiseField, noise_field
 from sora_jax.diffusion.guidance import guided
+from sora_jax.diffusion.levels import LEVEL_BINS, by_noise_level
 from sora_jax.diffusion.loss import velocity_matching
 from sora_jax.diffusion.path import interpolate
 
@@ -23,7 +24,8 @@ def field() -> NoiseField:
 
 def test_the_right_velocity_costs_nothing_and_a_wrong_one_its_square_per_sample() -> None:
     def wrong_by(error: float) -> np.ndarray:
-        return np.asarray(velocity_matching(lambda x: NOISE - DATA + error, DATA, NOISE, field()))
+        each = velocity_matching(lambda x: NOISE - DATA + error, DATA, NOISE, field())
+        return np.asarray(each).sum(-1)
 
     np.testing.assert_array_equal(wrong_by(0.0), 0)
     # The same error costs the same in a clip of 4 learned tokens, padded or not; none in the given.
@@ -40,6 +42,25 @@ def test_given_tokens_and_padding_are_not_learned() -> None:
     gradient = np.asarray(jax.grad(loss)(jnp.ones(SHAPE)))
     assert gradient[np.asarray(weight) > 0].all()
     assert not gradient[np.asarray(weight) == 0].any()
+
+
+def test_sums_by_noise_level_are_those_of_the_tokens_at_it() -> None:
+    """Against NumPy, token by token; level 1 is in the last bin, given tokens are in none."""
+    frames, segments = jnp.tile(FRAMES, (1, 2)), jnp.concatenate([SEGMENTS, 2 * SEGMENTS], 1)
+    time = jnp.array([[0.7, 0.05], [0.4, 1.0], [0.59, 0.6]])
+    level = jnp.array([[0.05, 0.3], [0.0, 0.0], [0.1, 0.0]])
+    row = noise_field(frames, segments, jnp.array([[2, 1], [0, 0], [1, 0]]), time, level)
+    values = np.random.default_rng(0).normal(size=segments.shape) * np.asarray(row.loss_weight)
+    expected = np.zeros((3, LEVEL_BINS))
+    for (i, k), index in np.ndenumerate(np.asarray(row.level_index)):
+        bin_of = min(int(np.asarray(row.levels)[i, index] * LEVEL_BINS), LEVEL_BINS - 1)
+        expected[i, bin_of] += values[i, k]
+    found = by_noise_level(jnp.asarray(values, jnp.float32), row)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    weights = np.asarray(by_noise_level(row.loss_weight, row))
+    np.testing.assert_allclose(
+        weights, [[1, 0, 0, 1, 0], [0, 0, 1, 0, 1], [0, 0, 0, 1, 0]], rtol=1e-5
+    )
 
 
 def test_the_network_sees_each_token_at_its_own_level() -> None:

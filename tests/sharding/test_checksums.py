@@ -1,12 +1,13 @@
 """Checksums: against the same sum in NumPy, over any mesh, and of every bit."""
 
 import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from sora_jax.sharding.checksums import checksums
+from sora_jax.sharding.checksums import _sums, checksums
 from tests.tiny import eight_device_mesh, one_device_mesh
 
 RANDOM = np.random.default_rng(0)
@@ -62,3 +63,9 @@ def test_nans_are_bits_like_any_other() -> None:
         assert np.isnan(array).all()
         found.add(checksums(on_one_device({"x": array}))["x"])
     assert len(found) == 2
+
+
+def test_they_take_no_memory_to_speak_of() -> None:
+    array = jax.ShapeDtypeStruct((512, 1024), jnp.float32)
+    memory = jax.jit(_sums).lower([array, array]).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < array.size * 4 / 100

@@ -97,6 +97,34 @@ def test_without_given_frames_all_tokens_of_a_clip_stand_at_one_time() -> None:
     assert float(metrics["given_share"]) == 0.0
 
 
+def test_the_loss_is_told_by_noise_level() -> None:
+    """Against NumPy, clip by clip: what is given has low levels and enters no bin."""
+    batch = latent_batch(1, rows=8, grids=(GRID,))
+    tokens, layout, metrics = told(batch, {"first_frame": 0.5, "prefix": 0.3})
+    levels = np.take_along_axis(np.asarray(layout.noise_levels), layout.level_index, 1)[..., None]
+    # `told` answers with velocity 0, so a token's error is its target's square: noise - data.
+    data = np.asarray(batch.latents)
+    target = (np.asarray(tokens) - data) / np.maximum(levels, 1e-9)
+    errors = np.mean(target**2, -1)
+    generated = np.asarray(layout.level_index) == 0
+    sums, weights = np.zeros(5), np.zeros(5)
+    for row in range(8):
+        own = generated[row] & np.asarray(batch.segments[row] != 0)
+        place = int(levels[row, own][0, 0] * 5)
+        sums[place] += errors[row, own].mean() / 8
+        weights[place] += 1 / 8
+    assert np.count_nonzero(weights) > 2
+    assert (layout.noise_levels[:, 1] > 0).any()  # there are noisy given tokens to leave out
+    np.testing.assert_allclose(metrics["loss/level/sum"], sums, rtol=1e-3)
+    np.testing.assert_allclose(metrics["loss/level/weight"], weights, rtol=1e-5)
+
+
+def test_noise_levels_add_up_to_the_loss() -> None:
+    value, metrics = LOSS(MODEL, latent_batch(0), KEY, 4)
+    assert float(metrics["loss/level/sum"].sum()) == pytest.approx(float(value), rel=1e-5)
+    assert float(metrics["loss/level/weight"].sum()) == pytest.approx(1.0, rel=1e-5)
+
+
 def packed(batch: LatentBatch, tokens: int) -> LatentBatch:
     """Every two clips of `tokens` tokens in a row with places for three."""
 
@@ -129,7 +157,8 @@ def test_clips_that_share_rows_cost_what_they_do_alone(monkeypatch: pytest.Monke
         monkeypatch.setattr(sora_jax.train.diffusion_loss, "token_noise", fixed)
         each = jax.jit(diffusion_loss(config(prefix=0.5)), static_argnums=3)
         value, metrics = each(MODEL, batch, KEY, rows)
-        losses.append([float(value), float(metrics["given_share"])])
+        of_levels = [*metrics["loss/level/sum"], *metrics["loss/level/weight"]]
+        losses.append([float(x) for x in (value, metrics["given_share"], *of_levels)])
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     assert losses[0][1] > 0
 

@@ -69,7 +69,7 @@ def fresh_state(
 
 def updated(
     config: DiTConfig, mesh: Mesh, parts: int = 1, context: int | None = None
-) -> tuple[dict[str, float], list[np.ndarray]]:
+) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
     """Metrics of one step, and the gradients: what plain descent at a rate of 1 took away. `parts`
     and `context` as of a shape class."""
     loss = diffusion_loss(DiffusionConfig())
@@ -81,7 +81,7 @@ def updated(
         state, metrics = Update(step, state, [batch], key)(state, [batch], key)
         before = parameters(config.depth)
         gradients = [old - new for old, new in zip(before, whole(state.model), strict=True)]
-    return {name: float(value) for name, value in metrics.items()}, gradients
+    return {name: np.asarray(value) for name, value in metrics.items()}, gradients
 
 
 def on_devices(batch: Any, mesh: Mesh) -> Any:
@@ -107,7 +107,7 @@ def check_equal(found: Any, expected: Any) -> None:
 
 
 @functools.cache
-def on_one_device() -> tuple[dict[str, float], list[np.ndarray]]:
+def on_one_device() -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
     return updated(DIT, make_mesh(MeshConfig(), jax.devices()[:1]))
 
 

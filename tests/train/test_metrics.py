@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,13 +17,8 @@ def lines(directory: Path) -> list[dict[str, Any]]:
 def write(directory: Path, start: int, steps: range) -> None:
     writer = MetricWriter(directory, "dit", 100, start)
     for step in steps:
-        writer.scalars(step, {"loss": step / 8}, tokens=16)
+        writer.scalars(step, {"loss": step / 8})
     writer.close()
-
-
-def set_clock(monkeypatch: pytest.MonkeyPatch, *times: float) -> None:
-    clock = SimpleNamespace(monotonic=iter(times).__next__)
-    monkeypatch.setattr("sora_jax.train.metrics.time", clock)
 
 
 def test_a_restart_keeps_the_lines_up_to_its_step(tmp_path: Path) -> None:
@@ -42,31 +36,24 @@ def test_a_line_that_a_kill_cut_short_is_dropped(tmp_path: Path) -> None:
     assert [line["step"] for line in lines(tmp_path)] == list(range(1, 8))
 
 
-def test_rates_are_of_the_steps_between_training_lines(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_progress_is_printed_with_what_is_left_and_parts_are_in_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    set_clock(monkeypatch, 0.0, 2.0, 5.0)
-    writer = MetricWriter(tmp_path, "dit", 100, 0)
-    writer.scalars(10, {"loss": 1.0}, tokens=100)
-    writer.scalars(10, {"fvd": 3.0})  # an evaluator's line stands between
-    writer.scalars(20, {"loss": 1.0}, tokens=100)
-    first, evaluated, second = lines(tmp_path)
-    assert (first["steps_per_second"], first["tokens_per_second"]) == (5.0, 50.0)
-    assert evaluated == {"step": 10, "fvd": 3.0}
-    assert (second["steps_per_second"], second["tokens_per_second"]) == (10 / 3, 100 / 3)
-
-
-def test_progress_is_printed_with_what_is_left(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    set_clock(monkeypatch, 0.0, 4.0)
-    MetricWriter(tmp_path, "vae", 100, 0).scalars(20, {"loss": 0.125}, tokens=4000)
+    times = {"steps_per_second": 5.0, "tokens_per_second": 1000.4, "seconds/data": 0.01}
+    writer = MetricWriter(tmp_path, "vae", 100, 0)
+    writer.scalars(20, {"loss": 0.125, "loss/5x16x16": 0.5}, times)
     assert capsys.readouterr().out == "vae 20/100  loss 0.125  1,000 tokens/s  ETA 0:16\n"
+    writer.scalars(20, {"fvd": 3.0})  # of an evaluator
+    assert lines(tmp_path) == [
+        {"step": 20, "loss": 0.125, "loss/5x16x16": 0.5, **times},
+        {"step": 20, "fvd": 3.0},
+    ]
+    assert writer.latest == {"loss": 0.125, "loss/5x16x16": 0.5, "fvd": 3.0}
 
 
 def test_scalars_and_videos_reach_tensorboard(tmp_path: Path) -> None:
     writer = MetricWriter(tmp_path, "dit", 100, 0)
-    writer.scalars(1, {"loss": 1.0}, tokens=8)
+    writer.scalars(1, {"loss": 1.0})
     writer.video(1, "sample", np.zeros((3, 8, 8, 3), np.uint8), fps=8.0)
     writer.close()
     (events,) = (tmp_path / "tensorboard").iterdir()

@@ -16,6 +16,7 @@ from sora_jax.models.vae import VAE
 from sora_jax.nn.layers import Linear
 from sora_jax.train.optimizer import (
     OptimizerConfig,
+    clip_by_running_norm,
     decaying,
     hidden_matrices,
     kept_in_bfloat16,
@@ -74,6 +75,33 @@ def test_gradients_are_clipped_by_their_global_norm() -> None:
 
     np.testing.assert_allclose(first_moment(100.0), 0.1 * jnp.array([0.6, 0.8, 0]), rtol=1e-5)
     np.testing.assert_allclose(first_moment(0.1), 0.1 * jnp.array([0.3, 0.4, 0]), rtol=1e-5)
+
+
+def test_a_gradient_out_of_line_is_clipped_to_its_neighbours() -> None:
+    """Against the same means in float64; an outlier does not lift them."""
+    clip = clip_by_running_norm(2.0, decay=0.9, warmup=3)
+    norms = [1.0, 8.0, 1.2, 0.9, 50.0, 1.1, 50.0, 0.0, 2.0]
+    state, mean, found = clip.init(None), 0.0, []
+    for number, norm in enumerate(norms):
+        limit = np.inf if number < 3 else 2 * mean / (1 - 0.9**number)
+        clipped = min(norm, limit)
+        gradient = {"a": jnp.asarray([0.6, 0.0]) * norm, "b": jnp.asarray(0.8) * norm}
+        updates, state = clip.update(gradient, state)
+        mean = 0.9 * mean + 0.1 * clipped
+        np.testing.assert_allclose(optax.tree.norm(updates), clipped, rtol=1e-5)
+        np.testing.assert_allclose(updates["a"], np.asarray([0.6, 0.0]) * clipped, rtol=1e-5)
+        found.append(clipped)
+    assert found[1] == 8.0  # too early to tell
+    assert found[4] < 10 > found[6]
+
+
+def test_the_running_norm_is_an_option() -> None:
+    plain = make_optimizer(CONFIG, 100)
+    adaptive = make_optimizer(dataclasses.replace(CONFIG, adaptive_clip=2.0), 100)
+    tree = {"kernel": nnx.Param(jnp.ones((2, 2)), axes=("embed", "mlp"))}
+    assert len(jax.tree.leaves(adaptive.init(tree))) == len(jax.tree.leaves(plain.init(tree))) + 2
+    with pytest.raises(ConfigError, match="optimizer.adaptive_clip=1.0 must be above 1"):
+        dataclasses.replace(CONFIG, adaptive_clip=1.0)
 
 
 def test_muon_is_for_the_matrices_between_hidden_layers() -> None:

@@ -74,6 +74,35 @@ def test_randomness_follows_the_step_and_the_key() -> None:
     assert float(STEP(at_two, jnp.zeros(3), jax.random.key(1))[1]["draw"]) == draws[2]
 
 
+def test_an_update_that_is_not_finite_is_skipped_and_counts_as_a_step() -> None:
+    """By a loss that is none, or gradients that are none under a loss that is one."""
+    optimizer = optax.adam(optax.linear_schedule(1.0, 0.0, 10))
+
+    def loss(model: Point, batch: jax.Array, key: jax.Array, rows: int) -> tuple[jax.Array, Any]:
+        norm = jnp.sqrt(jnp.sum((model.place[...] - batch[0]) ** 2 * batch[1]))
+        return norm + batch[2], {}
+
+    schedule = optax.linear_schedule(1.0, 0.0, 10)
+    step = jax.jit(TrainStep(loss, optimizer, DECAY, rate=schedule))
+    state = init_state(Point, optimizer, jax.random.key(0), one_device_mesh())
+    state, metrics = step(state, jnp.asarray([2.0, 1.0, 0.0]), jax.random.key(1))
+    assert float(metrics["skipped"]) == 0
+    assert float(metrics["learning_rate"]) == 1
+    for broken in ([2.0, 1.0, np.inf], [2.0, 0.0, 0.0]):  # the square root's slope at 0
+        after, metrics = step(state, jnp.asarray(broken), jax.random.key(1))
+        assert float(metrics["skipped"]) == 1
+        assert np.isfinite(broken[2]) == np.isfinite(metrics["loss"])
+        kept = dataclasses.replace(after, step=state.step)
+        for ours, theirs in zip(jax.tree.leaves(kept), jax.tree.leaves(state), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        assert int(after.step) == int(state.step) + 1
+        state = after
+    state, metrics = step(state, jnp.asarray([2.0, 1.0, 0.0]), jax.random.key(1))
+    assert float(metrics["skipped"]) == 0
+    np.testing.assert_allclose(metrics["learning_rate"], 0.9)  # of the updates, not of the steps
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
 class Plane(nnx.Module):
     """A linear map to a number."""
 

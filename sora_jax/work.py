@@ -1,0 +1,49 @@
+"""FLOPs of a batch of each bucket in an experiment's training, and the peak to measure them by."""
+
+from collections.abc import Mapping
+
+from sora_jax.errors import ConfigError
+from sora_jax.experiment import Experiment
+from sora_jax.pod.chips import chip_of
+from sora_jax.scaling.flops import hardware_flops, train_flops, vae_flops, vae_train_flops
+from sora_jax.train.clock import Work
+
+
+def dit_work(experiment: Experiment, *, encodes: bool) -> Mapping[str, Work]:
+    """Of a batch of the transformer's training, by bucket. Padding counts: rows are as long as
+    their shape class has them.
+
+    `encodes`: clips are encoded on the devices as they come, and not read as latents that were made
+    beforehand (`encode_once`, or a set of latents). That is the devices' work and none of the
+    model's, whose autoencoder learns nothing then.
+    """
+    config, work = experiment.dit, {}
+    for bucket, its_class, clips in zip(
+        experiment.data.buckets, experiment.classes(), experiment.batch_clips(), strict=True
+    ):
+        row, rows = experiment.flops_row(its_class), its_class.rows
+        hardware = rows * hardware_flops(config, row, experiment.text)
+        if encodes:
+            size = (bucket.frames, bucket.height, bucket.width)
+            hardware += clips * vae_flops(experiment.vae, *size)[0]
+        work[bucket.name] = Work(rows * train_flops(config, row, experiment.text), hardware)
+    return work
+
+
+def vae_work(experiment: Experiment) -> Mapping[str, Work]:
+    """Of a batch of the autoencoder's training, by bucket; its backward pass computes nothing
+    again."""
+    work = {}
+    for bucket, rows in zip(experiment.data.buckets, experiment.vae_rows(), strict=True):
+        size = (bucket.frames, bucket.height, bucket.width)
+        flops = rows * vae_train_flops(experiment.vae, *size)
+        work[bucket.name] = Work(flops, flops)
+    return work
+
+
+def peak_flops(device_kind: str) -> float | None:
+    """FLOPs a second in bfloat16 of a jax device of the kind, or None where they are not known."""
+    try:
+        return chip_of(device_kind).peak_flops
+    except ConfigError:
+        return None

@@ -3,8 +3,8 @@
     python -m launch.local --processes 4 --devices_per_process 2 -- sora train --experiment demo ...
 
 Every process runs the command after `--`, with `sora` standing for this Python's. Lines are marked
-with the process they are of. A signal goes to all; when one fails, the others are stopped, and its
-exit code is this command's.
+with the process they are of. SIGTERM goes to all, and Ctrl-C as SIGTERM; when one fails, the others
+are stopped, and its exit code is this command's.
 """
 
 import argparse
@@ -19,18 +19,20 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import IO
 
+from sora_jax.errors import DONE, RESTARTABLE
 from sora_jax.processes import COORDINATOR, COUNT, NUMBER
 
 SORA = "from sora_jax.cli.main import main; main()"
 DEVICES_FLAG = "xla_force_host_platform_device_count"
 GRACE_SECONDS = 30  # between asking the others to stop and stopping them
+LOST_SECONDS = 3  # the same where one has died, whom the others would wait for
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs them to their end; returns the exit code of the first that failed, or 0."""
     parser = argparse.ArgumentParser(prog="python -m launch.local", description=__doc__)
     parser.add_argument("--processes", type=int, required=True)
-    parser.add_argument("--devices_per_process", type=int, default=1)
+    parser.add_argument("--devices_per_process", "--devices-per-process", type=int, default=1)
     parser.add_argument("--port", type=int, help="of process 0 (default: a free one)")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="-- and what each runs")
     chosen = parser.parse_args(arguments)
@@ -51,14 +53,14 @@ def main(arguments: Sequence[str]) -> int:
     for thread in shown:
         thread.start()
 
-    def forward(number: int, frame: FrameType | None) -> None:
-        del frame
+    def stop(number: int, frame: FrameType | None) -> None:
+        del number, frame
         for child in children:
             if child.poll() is None:
-                child.send_signal(number)
+                child.terminate()  # for Ctrl-C too: a run saves then
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, forward)
+        signal.signal(number, stop)
     code = _outcome(children)
     for thread in shown:
         thread.join()
@@ -95,6 +97,7 @@ def _started(
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        start_new_session=True,  # or Ctrl-C would reach them beside us
     )
 
 
@@ -106,23 +109,25 @@ def _show(number: int, lines: IO[str] | None) -> None:
 
 def _outcome(children: Sequence[subprocess.Popen[str]]) -> int:
     """Waits for all, or for the first that fails; then the rest are stopped."""
-    failed = None
-    while failed is None and any(child.poll() is None for child in children):
-        failed = next((c for c in children if c.poll()), None)
+    while True:
+        codes = [child.poll() for child in children]
+        if any(codes):
+            break
+        if None not in codes:
+            return DONE
         time.sleep(0.05)
-    failed = failed or next((c for c in children if c.returncode), None)
-    if failed is None:
-        return 0
+    preempted = all(code in (None, DONE, RESTARTABLE) for code in codes)
+    deadline = time.monotonic() + (GRACE_SECONDS if preempted else LOST_SECONDS)
     for child in children:
         if child.poll() is None:
             child.terminate()
-    deadline = time.monotonic() + GRACE_SECONDS
     for child in children:
         try:
             child.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             child.kill()
-    code = failed.returncode
+    # What one died of comes before what that made of the others.
+    code = min(filter(None, codes), key=lambda code: (code == RESTARTABLE, code))
     return 128 - code if code < 0 else code  # as a shell says of a signal
 
 

@@ -51,7 +51,8 @@ def test_when_one_fails_the_others_are_stopped_and_its_code_is_kept(
     assert "[1]" not in output
 
 
-def test_a_signal_goes_to_all() -> None:
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
+def test_all_are_asked_to_stop(asked: signal.Signals) -> None:
     script = """
 import os, signal, sys, time
 def stop(number, frame):
@@ -66,7 +67,7 @@ time.sleep(600)
     ready = [run.stdout.readline() for _ in range(2)]
     assert sorted(ready) == ["[0] ready\n", "[1] ready\n"]
     time.sleep(0.1)
-    run.send_signal(signal.SIGTERM)
+    run.send_signal(asked)
     output, _ = run.communicate(timeout=60)
     assert sorted(output.splitlines()) == ["[0] told to stop", "[1] told to stop"]
     assert run.returncode == 0

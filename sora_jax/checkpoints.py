@@ -6,8 +6,8 @@ and versions as JSON). Arrays go by their path in the tree, such as `model.dit.e
 Orbax's CheckpointManager is used, not its v1 API, which still moves between releases; saving is
 asynchronous and commits atomically, so a run that dies while saving keeps the checkpoint before.
 
-Storage loses files and bits without a word. `meta` holds a checksum of every array, taken on the
-devices before it was saved and again after it is restored, over whatever mesh; and one of itself.
+Storage loses files and bits without a word: `meta` holds a checksum of every array, taken on the
+devices before it was saved and compared once it is restored, and one of itself.
 """
 
 import contextlib
@@ -102,9 +102,8 @@ class Checkpoints:
     of a run call every method."""
 
     def __init__(self, directory: epath.PathLike, retention: RetentionConfig = RetentionConfig()):
-        self.directory = epath.Path(directory)
-        if "://" not in str(directory):
-            self.directory = self.directory.absolute()
+        is_local = "://" not in str(directory)
+        self.directory = epath.Path(os.path.abspath(directory) if is_local else directory)
         self._values: dict[int, float | None] = {}
         self._retention = retention
         # Orbax's own default is a barrier of the devices, which waits for ever.
@@ -132,7 +131,7 @@ class Checkpoints:
 
     def latest(self) -> int | None:
         """The newest complete checkpoint's step, or None."""
-        return self._manager.latest_step()
+        return max(self.steps(), default=None)
 
     def save(
         self, state: Any, meta: Mapping[str, Any], values: Mapping[str, float] | None = None
@@ -145,7 +144,10 @@ class Checkpoints:
         step = int(state.step)
         items = {name: ocp.args.PyTreeSave(named(part)) for name, part in _parts(state).items()}
         best = (values or {}).get(self._retention.best or "")
-        content = {**meta, "checksums": state_checksums(state), "best": best}
+        # A copy: it is written while the run goes on, and changes what it has given here.
+        content = json.loads(
+            json.dumps({**meta, "checksums": state_checksums(state), "best": best})
+        )
         content["digest"] = _digest(content)
         self.check()
         self._values[step] = best
@@ -198,8 +200,8 @@ class Checkpoints:
 
     def meta(self, step: int | None = None) -> dict[str, Any]:
         """What was saved as `meta`. Raises DamagedError if it cannot be read or was changed."""
-        meta = self._meta(self._step(step))
-        return {name: value for name, value in meta.items() if name not in ("checksums", "best")}
+        own = ("checksums", "best")
+        return {n: value for n, value in self._meta(self._step(step)).items() if n not in own}
 
     def _meta(self, step: int) -> dict[str, Any]:
         def read() -> dict[str, Any]:
@@ -228,7 +230,8 @@ class Checkpoints:
         try:
             self.wait()
         finally:
-            self._manager.close()
+            with contextlib.suppress(OSError, ValueError, RuntimeError):  # which `wait` has told
+                self._manager.close()
 
     def _step(self, step: int | None) -> int:
         step = self.latest() if step is None else step
@@ -297,7 +300,6 @@ class _Kept:
         self._kept = kept
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        del context
         kept = self._kept([checkpoint.step for checkpoint in checkpoints])
         return [checkpoint.step in kept for checkpoint in checkpoints]
 

@@ -102,6 +102,17 @@ def test_the_average_is_restored_without_the_rest(checkpoints: Checkpoints) -> N
     assert_equal(found, fresh(one_device_mesh(), 7).ema)
 
 
+def test_meta_is_what_it_was_when_it_was_saved(checkpoints: Checkpoints) -> None:
+    """It is written while the run goes on."""
+    for step in range(8, 14):
+        meta = {"seen": {"number": 0}}
+        checkpoints.save(fresh(one_device_mesh(), step), meta)
+        for _ in range(1000):
+            meta["seen"]["number"] += 1
+        checkpoints.wait()
+        assert checkpoints.meta(step) == {"seen": {"number": 0}}
+
+
 def test_the_model_is_restored_without_average_and_moments(checkpoints: Checkpoints) -> None:
     mesh = make_mesh(MeshConfig(fsdp=2), jax.devices()[:2])
     found = checkpoints.restore_model(abstract(mesh).model)

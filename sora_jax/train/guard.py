@@ -106,7 +106,7 @@ class Guard:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps, so that a restarted run tells of the same steps."""
-        return {"in_a_row": self._in_a_row, "losses": self._losses}
+        return {"in_a_row": self._in_a_row, "losses": dict(self._losses)}
 
     def restore(self, state: Mapping[str, Any], step: int) -> None:
         """Goes back to what was at a step; later lines will be written again."""

@@ -84,11 +84,11 @@ def test_a_disk_that_fills_up_is_told_at_the_next_steps(tmp_path: Path) -> None:
     # A limit on the size of files stands for the full disk: writing fails half-way as there.
     run = ended(DISK_THAT_FILLS_UP, tmp_path)
     assert run.returncode == FAILED
-    sentence = run.stderr.splitlines()[-1]
-    assert sentence == (
+    sentence = (
         f"sora train: cannot save a checkpoint in {tmp_path}/checkpoints: File too large; that of "
         "step 4 is whole"
     )
+    assert sentence in run.stderr.splitlines()  # and Orbax's own account, of its threads
     assert lines(make_run(tmp_path))[-1]["step"] == 1  # long before step 100
     assert Checkpoints(tmp_path / "checkpoints").latest() == 4
 

@@ -46,7 +46,7 @@ class TrainStep:
     activations of one are held; `loss` must be a mean over rows. `rate`: what the learning rate is
     after so many updates, for the log.
 
-    Where the loss or a gradient is not finite, the update is skipped: the step counts, and model,
+    Where the loss or the update is not finite, the latter is skipped: the step counts, and model,
     average and optimizer stay as they were, on every device by the same numbers.
     """
 
@@ -145,11 +145,12 @@ class TrainStep:
         model = optax.apply_updates(state.model, updates)
         decay = jnp.minimum(self.ema_decay, (1.0 + state.step) / (10.0 + state.step))
         ema = jax.tree.map(lambda old, new: old + (1.0 - decay) * (new - old), state.ema, model)
-        norm = optax.tree.norm(gradients)
-        finite = jnp.isfinite(norm) & jnp.all(jnp.isfinite(metrics["loss"]))
+        # What is not finite in a gradient is not finite in an update either.
+        update_norm = optax.tree.norm(updates)
+        finite = jnp.isfinite(update_norm) & jnp.all(jnp.isfinite(metrics["loss"]))
         of_the_step = {
-            "gradient_norm": norm,
-            "update_norm": optax.tree.norm(updates),
+            "gradient_norm": optax.tree.norm(gradients),
+            "update_norm": update_norm,
             "skipped": 1.0 - finite,
         }
         if self.rate is not None:

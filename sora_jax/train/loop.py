@@ -72,7 +72,6 @@ class _Loop:
         self.run, self.config = run, run.config
         self.checkpoints, self.watchdog = checkpoints, watchdog
         self.window = Window()
-        self.clock = Clock(run.work, run.mesh.size, run.peak_flops)
         self.guard = Guard(run.name, run.directory, run.config.max_skips, run.data.clip_ids)
         self.roll_call, self.events = RollCall(), EventLog(run.directory)
         self.profiler = Profiler(run.profiled, run.directory / "tensorboard")
@@ -96,6 +95,7 @@ class _Loop:
             self.roll_call,
         ):
             update = self._compiled(state)
+            self.clock = Clock(self.run.work, self.run.mesh.size, self.run.peak_flops)
             self.events.steps(first, self.clock.totals())
             for step in range(first + 1, self.config.steps + 1):
                 state = self._step(update, state, step)

@@ -24,7 +24,7 @@ SHOWN_CLIPS = 64
 
 
 class NonFiniteError(UserError):
-    """Losses or updates are no numbers, again and again."""
+    """Losses or gradients are no numbers, again and again."""
 
 
 class Guard:
@@ -46,7 +46,7 @@ class Guard:
         """At the metrics of a step, of which those of the loss have an axis over its batches.
 
         Raises:
-            NonFiniteError: so many steps in a row were skipped.
+            NonFiniteError: so many steps in a row were skipped, or the model is no longer finite.
         """
         losses = [float(loss) for loss in metrics["loss"]]
         if metrics["skipped"]:
@@ -59,9 +59,14 @@ class Guard:
                 self._compare(step, loss, batch)
         if self._in_a_row >= self._max_skips:
             raise NonFiniteError(
-                f"{self._name}: loss or updates of {self._in_a_row} steps in a row, the last "
+                f"{self._name}: loss or gradients of {self._in_a_row} steps in a row, the last "
                 f"{step}, are not finite; their clips are in {self._path}; lower the learning rate "
                 "or look at the clips, and go on from the checkpoint before"
+            )
+        if not metrics["skipped"] and not math.isfinite(metrics["update_norm"]):
+            raise NonFiniteError(
+                f"{self._name}: the update of step {step} is not finite though its gradients are; "
+                "the checkpoint before it is whole, lower the learning rate"
             )
 
     def _compare(self, step: int, loss: float, batch: Drawn) -> None:

@@ -26,7 +26,7 @@ STALL_SECONDS = 1800  # a large program takes minutes to compile, and so does a 
 class TrainConfig:
     """Length and rhythm of a run, in steps. A step takes `micro_batches` batches, each of its own
     bucket, and makes one update on the mean of their gradients. So many steps in a row whose loss
-    or update is not finite as `max_skips` says stop the run."""
+    or gradients are not finite as `max_skips` says stop the run."""
 
     steps: int
     optimizer: OptimizerConfig = OptimizerConfig()

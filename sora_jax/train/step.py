@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from sora_jax.sharding.rules import rows_in_parts
 from sora_jax.train.state import TrainState
@@ -46,8 +46,8 @@ class TrainStep:
     activations of one are held; `loss` must be a mean over rows. `rate`: what the learning rate is
     after so many updates, for the log.
 
-    Where the loss or the update is not finite, the latter is skipped: the step counts, and model,
-    average and optimizer stay as they were, on every device by the same numbers.
+    Where the loss or the gradients' norm is not finite, the update is skipped: the step counts, and
+    model, average and optimizer stay as they were, on every device by the same numbers.
     """
 
     loss: LossFunction
@@ -139,25 +139,32 @@ class TrainStep:
     def _updated(
         self, state: TrainState, gradients: Any, metrics: Metrics
     ) -> tuple[TrainState, Metrics]:
-        """The moving average looks back less at first:
-        decay = min(ema_decay, (1 + step) / (10 + step))."""
-        updates, opt_state = self.optimizer.update(gradients, state.opt_state, state.model)
-        model = optax.apply_updates(state.model, updates)
-        decay = jnp.minimum(self.ema_decay, (1.0 + state.step) / (10.0 + state.step))
-        ema = jax.tree.map(lambda old, new: old + (1.0 - decay) * (new - old), state.ema, model)
-        # What is not finite in a gradient is not finite in an update either.
-        update_norm = optax.tree.norm(updates)
-        finite = jnp.isfinite(update_norm) & jnp.all(jnp.isfinite(metrics["loss"]))
+        # A branch, not a choice between two states, which would hold both and copy one.
+        norm = optax.tree.norm(gradients)
+        finite = jnp.isfinite(norm) & jnp.all(jnp.isfinite(metrics["loss"]))
+        new, update_norm = lax.cond(finite, self._changed, _unchanged, state, gradients)
         of_the_step = {
-            "gradient_norm": optax.tree.norm(gradients),
+            "gradient_norm": norm,
             "update_norm": update_norm,
             "skipped": 1.0 - finite,
         }
         if self.rate is not None:
             of_the_step["learning_rate"] = self.rate(_updates_made(state))
-        new = TrainState(state.step + 1, model, ema, opt_state)
-        skipped = dataclasses.replace(state, step=state.step + 1)
-        return _chosen(finite, new, skipped), {**metrics, **of_the_step}
+        return new, {**metrics, **of_the_step}
+
+    def _changed(self, state: TrainState, gradients: Any) -> tuple[TrainState, Float[Array, ""]]:
+        """The state after an update, and the update's norm. The moving average looks back less at
+        first: decay = min(ema_decay, (1 + step) / (10 + step))."""
+        updates, opt_state = self.optimizer.update(gradients, state.opt_state, state.model)
+        model = optax.apply_updates(state.model, updates)
+        decay = jnp.minimum(self.ema_decay, (1.0 + state.step) / (10.0 + state.step))
+        ema = jax.tree.map(lambda old, new: old + (1.0 - decay) * (new - old), state.ema, model)
+        return TrainState(state.step + 1, model, ema, opt_state), optax.tree.norm(updates)
+
+
+def _unchanged(state: TrainState, gradients: Any) -> tuple[TrainState, Float[Array, ""]]:
+    del gradients
+    return dataclasses.replace(state, step=state.step + 1), jnp.zeros(())
 
 
 def _rows(batch: Any) -> int:
@@ -167,10 +174,6 @@ def _rows(batch: Any) -> int:
 def _mean_of_replicas(by_replica: tuple[Any, Metrics]) -> tuple[Any, Metrics]:
     mean: tuple[Any, Metrics] = jax.tree.map(lambda total: jnp.mean(total, 0), by_replica)
     return mean
-
-
-def _chosen(condition: Bool[Array, ""], this: TrainState, other: TrainState) -> TrainState:
-    return jax.tree.map(lambda ours, theirs: jnp.where(condition, ours, theirs), this, other)
 
 
 def _updates_made(state: TrainState) -> Int[Array, ""]:

@@ -76,6 +76,7 @@ def test_between_slices_only_gradients_move(
         f"--shape_class={shape_class}",
         "--set=dit.depth=3",
         "--set=text.depth=1",
+        "--set=text.width=512",  # narrower shards of its table are padded to 128 lanes
         f"--set=dit_stage.training.micro_batches={micro_batches}",
         f"--output={output}",
         *golden_of(f"pod_dit_30m_2_slices_{name}.json", update_golden),
@@ -85,8 +86,7 @@ def test_between_slices_only_gradients_move(
     across = {kind: use for kind, use in found["collectives"].items() if "replica" in kind}
     sums = [use["bytes"] for kind, use in across.items() if kind.startswith("all-reduce")]
     others = [use["bytes"] for kind, use in across.items() if not kind.startswith("all-reduce")]
-    # Each device sums its shard of the gradients, once. Those of the embeddings of words are sent
-    # by row, before they are added to the table: that is less than the table.
+    # Each device sums its shard of the gradients, once, in bfloat16 where it is not accumulated.
     assert 0.5 * found["state_bytes"]["parameters"] < sum(sums)
     assert sum(sums) < 1.1 * found["state_bytes"]["parameters"]
     assert sum(others) < 0.05 * sum(sums)

@@ -205,7 +205,7 @@ def test_so_many_in_a_row_stop_the_run_also_over_a_restart(tmp_path: Path) -> No
     config = dataclasses.replace(CONFIG, max_skips=5)
     with pytest.raises(Stopped):
         train(make_run(tmp_path, Stream(stop_at=10, broken=range(7, 12)), config))
-    with pytest.raises(NonFiniteError, match="tiny: loss or updates of 5 steps in a row, the la"):
+    with pytest.raises(NonFiniteError, match="tiny: loss or gradients of 5 steps in a row, the la"):
         train(make_run(tmp_path, Stream(broken=range(7, 12)), config))
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     state = checkpoints.restore(make_run(tmp_path).abstract())
@@ -214,20 +214,17 @@ def test_so_many_in_a_row_stop_the_run_also_over_a_restart(tmp_path: Path) -> No
     assert train(make_run(tmp_path / "four", Stream(broken=range(8, 12)), config)).step == 12
 
 
-def test_an_update_that_is_no_number_is_skipped_though_its_gradients_are(tmp_path: Path) -> None:
-    run = make_run(tmp_path, config=dataclasses.replace(CONFIG, save_every=1, max_skips=4))
+def test_an_update_that_is_no_number_is_not_saved_though_its_gradients_are(tmp_path: Path) -> None:
+    run = make_run(tmp_path, config=dataclasses.replace(CONFIG, save_every=1))
     steep = optax.chain(run.step.optimizer, optax.scale(jnp.inf))
     step = dataclasses.replace(run.step, optimizer=steep)
     mesh = run.mesh
     run = dataclasses.replace(
         run, step=step, init=lambda: init_state(make_model, steep, jax.random.key(0), mesh)
     )
-    with pytest.raises(NonFiniteError, match="loss or updates of 4 steps in a row, the last 4"):
+    with pytest.raises(NonFiniteError, match="tiny: the update of step 1 is not finite though"):
         train(run)
-    checkpoints = Checkpoints(tmp_path / "checkpoints")
-    state = checkpoints.restore_model(run.abstract().model)
-    checkpoints.close()
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+    assert not any((tmp_path / "checkpoints").iterdir())
 
 
 def test_a_run_of_another_config_is_not_continued(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ DISK_THAT_FILLS_UP = """
 class Fills(Stream):
     def __next__(self):
         if self.next == 6:
-            time.sleep(2)  # until the save of step 4 is complete
+            while not (Path(sys.argv[1]) / "checkpoints" / "4").exists():
+                time.sleep(0.1)
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
         time.sleep(0.02)

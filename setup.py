@@ -49,6 +49,8 @@ EXTRAS = {
     ],
     # Plots of the report.
     "eval": ["matplotlib>=3.10,<4"],
+    # Checkpoints in gs:// buckets: what etils and Orbax go through.
+    "gcs": ["gcsfs>=2026.9"],
     # Accelerators: one of these beside the others.
     "tpu": ["jax[tpu]"],
     "cuda": ["jax[cuda12]"],

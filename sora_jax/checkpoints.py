@@ -122,7 +122,7 @@ class Checkpoints:
                     "meta": ocp.JsonCheckpointHandler(),
                 },
             )
-        except OSError as error:
+        except (OSError, ImportError) as error:  # the latter where a bucket's client is missing
             raise CheckpointError(f"cannot use {self.directory}: {_reason(error)}") from error
 
     def steps(self) -> list[int]:
@@ -145,9 +145,8 @@ class Checkpoints:
         items = {name: ocp.args.PyTreeSave(named(part)) for name, part in _parts(state).items()}
         best = (values or {}).get(self._retention.best or "")
         # A copy: it is written while the run goes on, and changes what it has given here.
-        content = json.loads(
-            json.dumps({**meta, "checksums": state_checksums(state), "best": best})
-        )
+        content = {**meta, "checksums": state_checksums(state), "best": best}
+        content = json.loads(json.dumps(content))
         content["digest"] = _digest(content)
         self.check()
         self._values[step] = best
@@ -218,6 +217,10 @@ class Checkpoints:
         place = self.directory.parent / "damaged_checkpoints" / str(step)
         if is_first():
             place.parent.mkdir(parents=True, exist_ok=True)
+            # In a bucket there is no folder until there is a file in it.
+            (place.parent / "README").write_text(
+                "Not read as they were saved. Nothing uses them.\n"
+            )
             if place.exists():
                 place.rmtree()
             (self.directory / str(step)).rename(place)
@@ -329,8 +332,7 @@ def _code(error: Exception) -> int | None:
 
 def _reason(error: Exception) -> str:
     """What the system said; else the first line."""
-    code = _code(error)
-    if code is not None:
+    if (code := _code(error)) is not None:
         return os.strerror(code)
     lines = str(error).strip().splitlines()
     return lines[0][:MAX_REASON] if lines else repr(error)

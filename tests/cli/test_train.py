@@ -34,15 +34,13 @@ from sora_jax.train.state import abstract_state
 from tests.tiny import one_device_mesh
 
 EXPERIMENT = """
-from sora_jax.data.buckets import Bucket, DataConfig, ShapeClass
+import dataclasses
+from benchmarks import tiny_run
+from sora_jax.data.buckets import ShapeClass
 from sora_jax.experiment import DiTStage, Experiment, VAEStage
-from sora_jax.models.dit import DiTConfig
-from sora_jax.models.text import TextConfig
-from sora_jax.models.vae import VAEConfig
 from sora_jax.sharding.mesh import MeshConfig
-from sora_jax.train.run import TrainConfig
 from sora_jax.train.optimizer import OptimizerConfig
-from sora_jax.world.scene import WorldConfig
+from sora_jax.train.run import TrainConfig
 
 TRAINING = TrainConfig(
     steps=60, optimizer=OptimizerConfig(peak_rate=1e-3, warmup_steps=10), log_every=5, save_every=20
@@ -50,19 +48,13 @@ TRAINING = TrainConfig(
 
 
 def experiment() -> Experiment:
-    return Experiment(
+    tiny = tiny_run.experiment()
+    classes = (ShapeClass(16, 4, parts=2, context=1), ShapeClass(4, 12))
+    return dataclasses.replace(
+        tiny,
         name="killed",
-        data=DataConfig(
-            buckets=(Bucket(1, 16, 16), Bucket(5, 16, 16), Bucket(5, 16, 24)),
-            shape_classes=(ShapeClass(16, 4, parts=2, context=1), ShapeClass(4, 12)),
-            text_length=8,
-            vocabulary_size=48,
-        ),
-        world=WorldConfig(max_objects=1),
-        vae=VAEConfig(channels=4, widths=(8,), folds=((4, 4),), blocks=1),
+        data=dataclasses.replace(tiny.data, shape_classes=classes),
         vae_stage=VAEStage(training=TRAINING, pixel_frames=20, buckets=("5x16x16",)),
-        text=TextConfig(depth=1, width=32, heads=2),
-        dit=DiTConfig(depth=2, width=32, heads=2, patch=2),
         dit_stage=DiTStage(training=TRAINING),
         mesh=MeshConfig(replica=2, fsdp=2, context=2),
     )

@@ -27,7 +27,7 @@ from etils import epath
 
 from sora_jax.errors import ConfigError, RestartableError, UserError
 from sora_jax.processes import BARRIER_SECONDS, gathered, is_first, wait_for_all
-from sora_jax.saved_arrays import array_handler, read_arrays, read_metadata
+from sora_jax.saved_arrays import array_handler, as_saved, read_arrays, read_metadata
 from sora_jax.sharding.checksums import checksums
 
 Arrays = dict[str, Any]
@@ -142,7 +142,7 @@ class Checkpoints:
         Raises CheckpointError if this save, or the one before it, could not be written.
         """
         step = int(state.step)
-        items = {name: ocp.args.PyTreeSave(named(part)) for name, part in _parts(state).items()}
+        items = {name: as_saved(named(part)) for name, part in _parts(state).items()}
         best = (values or {}).get(self._retention.best or "")
         # A copy: it is written while the run goes on, and changes what it has given here.
         content = {**meta, "checksums": state_checksums(state), "best": best}
@@ -218,9 +218,7 @@ class Checkpoints:
         if is_first():
             place.parent.mkdir(parents=True, exist_ok=True)
             # In a bucket there is no folder until there is a file in it.
-            (place.parent / "README").write_text(
-                "Not read as they were saved. Nothing uses them.\n"
-            )
+            (place.parent / "README").write_text("These were damaged; nothing uses them.\n")
             if place.exists():
                 place.rmtree()
             (self.directory / str(step)).rename(place)

@@ -20,6 +20,7 @@ from etils import epath
 PORTIONS = 32  # of what a process restores, of which one is on its way at a time
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 MIB = 2**20
+CHUNK_BYTES = 16 * MIB  # what is read at once, and held beside the array that it becomes part of
 
 
 def array_handler(bytes_at_once: int | None = None) -> ocp.PyTreeCheckpointHandler:
@@ -30,6 +31,12 @@ def array_handler(bytes_at_once: int | None = None) -> ocp.PyTreeCheckpointHandl
         type_handler_registry=ocp.type_handlers.create_type_handler_registry((jax.Array, arrays)),
         restore_concurrent_gb=None if bytes_at_once is None else bytes_at_once / 1e9,
     )
+
+
+def as_saved(arrays: Mapping[str, Any]) -> ocp.args.PyTreeSave:
+    """What saves a mapping of arrays, in chunks of at most CHUNK_BYTES."""
+    each = ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES)
+    return ocp.args.PyTreeSave(dict(arrays), save_args=dict.fromkeys(arrays, each))
 
 
 def read_metadata(path: epath.Path) -> dict[str, Any]:

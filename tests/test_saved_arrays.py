@@ -1,6 +1,7 @@
 """Arrays on disk: read in little more memory than they take, and as Orbax itself writes them."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from sora_jax.checkpoints import Checkpoints
+from sora_jax.saved_arrays import read_metadata
 from tests.test_checkpoints import META, REPOSITORY, abstract, assert_equal, fresh
 from tests.tiny import eight_device_mesh, one_device_mesh
 
@@ -43,3 +45,16 @@ def test_what_orbax_wrote_by_its_own_settings_is_restored(tmp_path: Path) -> Non
     again = Checkpoints(tmp_path / "run")
     assert_equal(again.restore(abstract(one_device_mesh())), fresh(one_device_mesh(), 7))
     again.close()
+
+
+def test_large_arrays_are_saved_in_chunks_and_restored_on_another_mesh(tmp_path: Path) -> None:
+    with mock.patch("sora_jax.saved_arrays.CHUNK_BYTES", 64):
+        checkpoints = Checkpoints(tmp_path / "run")
+        checkpoints.save(fresh(eight_device_mesh(), 7), META)
+        checkpoints.wait()
+    saved = read_metadata(checkpoints.directory / "7" / "state")
+    sizes = [math.prod(array.storage.chunk_shape) * 4 for array in saved.values()]
+    assert max(sizes) == 64
+    assert max(math.prod(array.shape) for array in saved.values()) > 64 / 4
+    assert_equal(checkpoints.restore(abstract(one_device_mesh())), fresh(one_device_mesh(), 7))
+    checkpoints.close()

@@ -42,7 +42,7 @@ from sora_jax.train.programs import Update
 from sora_jax.train.state import init_state
 from sora_jax.train.vae_losses import vae_loss
 
-ROUNDS = 5
+ROUNDS = 12
 STEPS = 20
 MEGABYTES = (64, 2_000)
 RESULT = Path(__file__).parent / "results" / "checkpointing.json"

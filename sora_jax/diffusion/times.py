@@ -57,8 +57,14 @@ def training_times(
     strata = jax.random.permutation(key, clips)[example_id % clips]
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, example_id)
     jitter = jax.vmap(jax.random.uniform)(keys)
-    quantile = jnp.clip((strata + jitter) / clips, 1e-6, 1.0 - 1e-6)
-    normal = jax.scipy.special.ndtri(quantile)
+    return times_at(config, (strata + jitter) / clips, tokens)
+
+
+def times_at(
+    config: TimesConfig, quantiles: Float[Array, "*n b"], tokens: Int[Array, " b"]
+) -> Float[Array, "*n b"]:
+    """Of clips of so many tokens, at quantiles of what they are trained on."""
+    normal = jax.scipy.special.ndtri(jnp.clip(quantiles, 1e-6, 1.0 - 1e-6))
     return shifted(jax.nn.sigmoid(config.mean + config.deviation * normal), config.shift(tokens))
 
 

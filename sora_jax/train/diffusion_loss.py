@@ -2,13 +2,13 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
-from sora_jax.diffusion.conditioning import draw_given, in_clip, layout_of, noise_field
+from sora_jax.diffusion.conditioning import draw_given
 from sora_jax.diffusion.levels import by_noise_level
-from sora_jax.diffusion.loss import DiffusionConfig, velocity_matching
-from sora_jax.diffusion.path import token_noise
+from sora_jax.diffusion.loss import DiffusionConfig
 from sora_jax.diffusion.times import training_times
+from sora_jax.diffusion.token_errors import clip_sizes, token_errors
 from sora_jax.models.generator import Generator
 from sora_jax.train.step import LossFunction, Metrics
 from sora_jax.types import LatentBatch
@@ -27,16 +27,11 @@ def diffusion_loss(config: DiffusionConfig) -> LossFunction:
     ) -> tuple[Array, Metrics]:
         for_time, for_given, for_noise = jax.random.split(key, 3)
         example_id, clips = batch.example_id.reshape(-1), batch.example_id.shape[1]
-        tokens, frames = _sizes(batch)
+        tokens, frames = clip_sizes(batch)
         time = training_times(config.times, for_time, example_id, tokens, rows * clips)
         given, level = draw_given(config.conditioning, for_given, example_id, frames)
         of_rows = [x.reshape(batch.example_id.shape) for x in (given, time, level)]
-        field = noise_field(batch.frames, batch.segments, *of_rows)
-        # A clip's noise follows from its row's first example and from where it stands in the row.
-        noise = token_noise(for_noise, batch.example_id[:, 0], *batch.latents.shape[1:])
-        layout = layout_of(field, batch.coordinates, batch.segments)
-        text = model.encode_text(batch.text, clips)
-        errors = velocity_matching(lambda x: model(x, layout, text), batch.latents, noise, field)
+        errors, field = token_errors(model, batch, for_noise, *of_rows)
         filled = jnp.sum(tokens.reshape(-1, clips) > 0, -1)  # of a row's places, alike in all rows
         given_share = jnp.sum(given.reshape(-1, clips) > 0, -1) / filled
 
@@ -50,10 +45,3 @@ def diffusion_loss(config: DiffusionConfig) -> LossFunction:
         }
 
     return loss
-
-
-def _sizes(batch: LatentBatch) -> tuple[Int[Array, " clips"], Int[Array, " clips"]]:
-    """Tokens and latent frames of every clip of a batch, row by row; 0 of places that are empty."""
-    own = in_clip(batch.segments, batch.example_id.shape[1])
-    frames = jnp.max(jnp.where(own, batch.frames[..., None] + 1, 0), 1)
-    return jnp.sum(own, 1).reshape(-1), frames.reshape(-1)

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import sora_jax.diffusion.token_errors
 import sora_jax.sample.generate
-import sora_jax.train.diffusion_loss
 from sora_jax.diffusion.conditioning import ConditioningConfig
 from sora_jax.diffusion.loss import DiffusionConfig
 from sora_jax.diffusion.times import TimesConfig
@@ -154,7 +154,7 @@ def test_clips_that_share_rows_cost_what_they_do_alone(monkeypatch: pytest.Monke
     losses = []
     for batch, drawn, rows in ((alone, noise, 6), (together, in_rows, 2)):
         fixed = functools.partial(lambda drawn, *_: drawn, drawn)
-        monkeypatch.setattr(sora_jax.train.diffusion_loss, "token_noise", fixed)
+        monkeypatch.setattr(sora_jax.diffusion.token_errors, "token_noise", fixed)
         each = jax.jit(diffusion_loss(config(prefix=0.5)), static_argnums=3)
         value, metrics = each(MODEL, batch, KEY, rows)
         of_levels = [*metrics["loss/level/sum"], *metrics["loss/level/weight"]]
@@ -193,6 +193,6 @@ def test_training_and_sampling_build_the_field_with_one_function() -> None:
     for name in ("noise_field", "layout_of", "token_noise"):
         trained, sampled = (
             getattr(module, name)
-            for module in (sora_jax.train.diffusion_loss, sora_jax.sample.generate)
+            for module in (sora_jax.diffusion.token_errors, sora_jax.sample.generate)
         )
         assert trained is sampled

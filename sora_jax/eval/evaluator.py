@@ -1,4 +1,4 @@
-"""Scores a trained run: autoencoder, captions to clips, animated pictures; and keeps what it made.
+"""Scores a trained run: autoencoder, loss, captions to clips, animation; and keeps what it made.
 
 Names of metrics are paths: what was done, the column if it is not the model's own, the score. The
 columns that bound text_to_video are ground_truth (true clips), ceiling_vae (true clips through the
@@ -15,7 +15,9 @@ from jaxtyping import UInt8
 from sora_jax.data.buckets import Bucket
 from sora_jax.errors import ConfigError
 from sora_jax.eval.animation import colour_change, still_fraction
+from sora_jax.eval.example_losses import example_losses
 from sora_jax.eval.examples import Example, images, longest, world_examples
+from sora_jax.eval.held_out_loss import joined
 from sora_jax.eval.reconstruction import (
     bilinear_baseline,
     latent_numbers,
@@ -85,6 +87,7 @@ def evaluate_world(
     videos = world_examples(world, longest(buckets), fps, config.prompts, config.seed)
     parts = [
         score_reconstruction(sampler.models.vae, videos),
+        score_losses(sampler, videos),
         score_captions("text_to_video", sampler, videos),
         score_animation(sampler, videos[: config.animations]),
     ]
@@ -99,8 +102,11 @@ def evaluate_world(
 def evaluate_examples(
     sampler: Sampler, config: EvaluationConfig, examples: Sequence[Example]
 ) -> Evaluation:
-    """Scores that need no knowledge of what clips show: autoencoder, animation, nearest clip."""
-    parts = [score_reconstruction(sampler.models.vae, examples)]
+    """Scores that need no knowledge of what clips show: autoencoder, loss, animation, nearest."""
+    parts = [
+        score_reconstruction(sampler.models.vae, examples),
+        score_losses(sampler, examples),
+    ]
     videos = [example for example in examples if len(example.video) > 1]
     if videos:
         parts.append(score_animation(sampler, videos, nearest=True))
@@ -124,6 +130,23 @@ def score_reconstruction(vae: VAE, examples: Sequence[Example]) -> Evaluation:
     }
     columns = {"true": truths, "decoded": decoded, "bilinear": baselines}
     return Evaluation(metrics, {"reconstruction": _exhibits(examples, columns)})
+
+
+def score_losses(sampler: Sampler, examples: Sequence[Example]) -> Evaluation:
+    """`held_out/loss...`: the training loss on these clips without given frames, its standard error
+    over clips, and of each size and fifth of the noise levels."""
+    print(f"held_out: the loss on {len(examples)} clips", flush=True)
+    sizes = example_losses(sampler, examples)
+    every = joined([*sizes.values()])
+    return Evaluation(
+        {
+            "held_out/loss": every.mean(),
+            "held_out/loss/standard_error": every.standard_error(),
+            **{f"held_out/loss/{size}": losses.mean() for size, losses in sizes.items()},
+            **{f"held_out/loss/level_{k}": value for k, value in every.by_level().items()},
+        },
+        {},
+    )
 
 
 def score_captions(name: str, sampler: Sampler, examples: Sequence[Example]) -> Evaluation:

@@ -36,6 +36,11 @@ class ClipLosses:
         """An estimate of the training loss without given frames."""
         return float(self.losses.mean())
 
+    def standard_error(self) -> float:
+        """Of the mean, over clips; 0 of a single one, which says nothing of others."""
+        count = len(self.losses)
+        return float(self.losses.mean(1).std(ddof=1) / np.sqrt(count)) if count > 1 else 0.0
+
     def by_level(self) -> dict[str, float]:
         """The mean loss in each of LEVEL_BINS bins of noise level that has any."""
         bins = np.minimum((self.times * LEVEL_BINS).astype(int), LEVEL_BINS - 1)

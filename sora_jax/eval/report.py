@@ -76,6 +76,11 @@ HEADLINES: dict[str, tuple[str, dict[str, str]]] = {
 PAIRS = {
     "vae/psnr_db": ("autoencoder, PSNR", "vae/psnr_baseline_db", "bilinear, as many numbers"),
     "vae/ssim": ("autoencoder, SSIM", "vae/ssim_baseline", "bilinear, as many numbers"),
+    "held_out/loss": (
+        "loss on these clips, of velocities",
+        "held_out/loss/standard_error",
+        "standard error",
+    ),
     "animate/first_frame_psnr_db": (
         "animation, PSNR of the first frame",
         "animate/first_frame_psnr_ceiling_db",
@@ -104,7 +109,7 @@ def tables(metrics: Metrics) -> list[Table]:
         if name in metrics:
             beside = f"{_number(other, metrics[other])} " if other else ""
             rows.append((label, _number(name, metrics[name]), f"{beside}{other_label}"))
-    found.append(Table("Autoencoder and animation", ("", "measured", "beside"), tuple(rows)))
+    found.append(Table("Autoencoder, loss and animation", ("", "measured", "beside"), tuple(rows)))
     return [table for table in found if table.rows]
 
 

@@ -58,6 +58,10 @@ def test_every_score_is_there_and_is_a_number(sampler: Sampler) -> None:
         "vae/ssim",
         "vae/psnr_baseline_db",
         "vae/ssim_baseline",
+        "held_out/loss",
+        "held_out/loss/standard_error",
+        "held_out/loss/9x32x32",
+        "held_out/loss/level_0.4-0.6",
         "animate/first_frame_psnr_db",
         "animate/first_frame_psnr_ceiling_db",
         "animate/colour_jump",
@@ -123,9 +127,9 @@ def test_clips_of_a_set_are_scored_without_knowing_what_they_show(sampler: Sampl
     pictures = world_examples(WORLD, [IMAGE], 8.0, 2, 50)
     examples = [dataclasses.replace(example, facts=()) for example in [*videos, *pictures]]
     metrics = evaluate_examples(sampler, CONFIG, examples).metrics
-    assert {name.partition("/")[0] for name in metrics} == {"vae", "animate", "nearest"}
+    assert {name.partition("/")[0] for name in metrics} == {"vae", "held_out", "animate", "nearest"}
     only_images = evaluate_examples(sampler, CONFIG, examples[3:]).metrics
-    assert {name.partition("/")[0] for name in only_images} == {"vae"}
+    assert {name.partition("/")[0] for name in only_images} == {"vae", "held_out"}
 
 
 def test_a_run_without_videos_is_refused_in_a_sentence(sampler: Sampler) -> None:

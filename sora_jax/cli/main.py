@@ -96,7 +96,8 @@ def run(module: ModuleType, arguments: Sequence[str]) -> NoReturn:
 
 
 def _fail(name: str, sentence: str, code: int = FAILED, together: bool = True) -> NoReturn:
-    print(f"{name}: {sentence}", file=sys.stderr)
+    # In one piece: threads of libraries may be writing there too.
+    sys.stderr.write(f"{name}: {sentence}\n")
     if not together and not _is_alone():
         _leave(code)
     sys.exit(code)

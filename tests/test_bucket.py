@@ -14,7 +14,6 @@ from tests.processes import CHECKOUT
 
 pytest.importorskip("gcsfs")
 CHILD = """
-import dataclasses
 from absl import flags
 from sora_jax.checkpoints import Checkpoints, DamagedError
 from tests.test_checkpoints import (

@@ -79,6 +79,8 @@ def kernel_distance(
     and standard deviation over random subsets of KERNEL_SUBSET rows, or half of fewer."""
     rng = np.random.default_rng(seed)
     size = min(KERNEL_SUBSET, len(real) // 2, len(generated) // 2)
+    if size < 2:
+        raise ValueError("a kernel distance of halves of fewer than four rows of features")
     values = []
     for _ in range(subsets):
         x = real[rng.permutation(len(real))[:size]].astype(np.float64)
@@ -127,6 +129,8 @@ def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _scaled(features: Features) -> np.ndarray:
+    if len(features) < 2:
+        raise ValueError(f"a distance from {len(features)} rows of features: give at least two")
     centred = np.asarray(features, np.float64)
     return np.asarray((centred - centred.mean(0)) / np.sqrt(len(centred) - 1))
 

@@ -48,6 +48,13 @@ def test_a_set_is_no_distance_from_itself() -> None:
     assert frechet_of_features(x, x) == pytest.approx(0, abs=1e-6)
 
 
+def test_too_few_rows_are_refused() -> None:
+    with pytest.raises(ValueError, match="a distance from 1 rows"):
+        frechet_of_features(draw(1), draw())
+    with pytest.raises(ValueError, match="fewer than four rows"):
+        kernel_distance(draw(3), draw())
+
+
 def test_a_rotation_of_both_changes_nothing() -> None:
     x, y = draw(), 1.3 * draw(seed=1) + 0.5
     rotation, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((WIDTH, WIDTH)))

@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.restarts import Moment, command, differences, disturb, finish, log, make_set
+from benchmarks.restarts import (
+    Moment,
+    command,
+    differences,
+    disturb,
+    finish,
+    log,
+    make_set,
+    saved,
+)
 from sora_jax.errors import RESTARTABLE
 
 
@@ -39,6 +48,19 @@ def test_a_run_of_two_processes_ends_as_if_nothing_had_happened(
     assert finish(words, output) == 0, output.read_text()
     assert f"continuing from step {step}" in output.read_text()
     assert differences(stage, whole / "vae") == []
+
+
+def test_one_process_goes_on_with_what_two_began(data: Path, whole: Path, tmp_path: Path) -> None:
+    output, stage = tmp_path / "output.txt", tmp_path / "vae"
+    two, one = (command(tmp_path, data, "vae", number, 2 // number) for number in (2, 1))
+    assert disturb(two, output, signal.SIGTERM, Moment(stage, 0.3), victim=0) == RESTARTABLE
+    assert log(stage)[-1]["step"] < 60
+    assert finish(one, output) == 0, output.read_text()
+    ours, theirs = log(stage), log(whole / "vae")
+    assert [line["step"] for line in ours] == [line["step"] for line in theirs]
+    losses = [line["loss"] for line in theirs]
+    assert [line["loss"] for line in ours] == pytest.approx(losses, rel=1e-5)
+    assert saved(stage)["position"] == saved(whole / "vae")["position"]
 
 
 def _after(words: str, text: str) -> list[str]:

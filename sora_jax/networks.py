@@ -11,7 +11,7 @@ A run directory holds
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -32,10 +32,12 @@ from sora_jax.models.latents import LatentStatistics
 from sora_jax.models.vae import VAE, to_unit
 from sora_jax.processes import is_first, to_host, wait_for_all
 from sora_jax.sample.generate import Captions, Sampler
+from sora_jax.saved_arrays import bytes_read
 from sora_jax.sharding.mesh import MeshConfig, make_mesh
 from sora_jax.sharding.rules import parameter_shardings, replicated
 
 STATISTICS_BATCHES = 16
+Parameters = Literal["ema", "raw"]  # averaged over the steps of training, or as these left them
 
 
 def make_vae(experiment: Experiment, rngs: nnx.Rngs) -> VAE:
@@ -56,7 +58,7 @@ def measure_latents(experiment: Experiment, clips: Clips, directory: Path) -> No
     """Writes vae/latents.json: statistics of the averaged autoencoder's latents over the set."""
     mesh = make_mesh(experiment.mesh)
     checkpoints = Checkpoints(directory / "vae" / "checkpoints")
-    vae = _restore_ema(checkpoints, experiment, make_vae, mesh)
+    vae = _restore(checkpoints, experiment, make_vae, mesh)
     rows = [shape_class.rows for shape_class in experiment.classes()]
     filled = clips.filled_buckets(experiment.data)
     steps = Steps(clips, experiment.data, rows, experiment.seed, buckets=filled)
@@ -79,11 +81,17 @@ def measure_latents(experiment: Experiment, clips: Clips, directory: Path) -> No
     wait_for_all("latents measured")
 
 
-def _restore_ema(
-    checkpoints: Checkpoints, experiment: Experiment, make_model: Any, mesh: Mesh
+def _restore(
+    checkpoints: Checkpoints,
+    experiment: Experiment,
+    make_model: Any,
+    mesh: Mesh,
+    step: int | None = None,
+    parameters: Parameters = "ema",
 ) -> Any:
-    """The averaged model of the newest checkpoint, which must be of this experiment."""
-    saved = checkpoints.meta()["fingerprint"]
+    """A model of the checkpoint of a step (default: the newest), which must be of this
+    experiment."""
+    saved = checkpoints.meta(step)["fingerprint"]
     expected = configs.fingerprint(experiment.trained())
     if saved != expected:
         raise CheckpointError(
@@ -96,7 +104,8 @@ def _restore_ema(
         shapes,
         parameter_shardings(shapes, mesh),
     )
-    return checkpoints.restore_ema(abstract)
+    restore = checkpoints.restore_ema if parameters == "ema" else checkpoints.restore_model
+    return restore(abstract, step)
 
 
 def load_vae(
@@ -113,7 +122,7 @@ def load_vae(
             f"{path} is of step {content['step']}, the newest checkpoint of "
             f"{checkpoints.latest()}: run --stage vae to its end"
         )
-    vae = _restore_ema(checkpoints, experiment, make_vae, mesh)
+    vae = _restore(checkpoints, experiment, make_vae, mesh)
     checkpoints.close()
     statistics = LatentStatistics(
         jnp.asarray(content["mean"], jnp.float32), jnp.asarray(content["deviation"], jnp.float32)
@@ -131,7 +140,8 @@ def experiment_of(directory: Path) -> Experiment:
 
 @dataclasses.dataclass(frozen=True)
 class LoadedRun:
-    """A trained run, ready to sample from: averaged models only."""
+    """A trained run, ready to sample from: the averaged autoencoder, and the averaged or raw
+    transformer of a step. `bytes_read`: from its checkpoint, by this process."""
 
     experiment: Experiment
     directory: Path
@@ -141,6 +151,22 @@ class LoadedRun:
     statistics: LatentStatistics
     captions: Captions
     fingerprints: dict[str, str]
+    step: int
+    parameters: Parameters
+    bytes_read: int
+
+
+def saved_steps(directory: Path) -> list[int]:
+    """Of the complete checkpoints of a run's transformer, the newest last.
+
+    Raises:
+        CheckpointError: the directory is no run.
+    """
+    experiment_of(directory)
+    checkpoints = Checkpoints(directory / "dit" / "checkpoints")
+    steps = sorted(checkpoints.steps())
+    checkpoints.close()
+    return steps
 
 
 def load_run(
@@ -148,15 +174,19 @@ def load_run(
     mesh_config: MeshConfig | None = None,
     like: Experiment | None = None,
     embed: TextEmbedder | None = None,
+    step: int | None = None,
+    parameters: Parameters = "ema",
 ) -> LoadedRun:
-    """Restores the averaged models of a run, over all devices here or over `mesh_config`'s,
-    which need not be like the one trained on.
+    """Restores the models of a run, over all devices here or over `mesh_config`'s, which need not
+    be like the one trained on; no more is read than these.
 
     `like`: an experiment that trains the same, to sample as it does, over its mesh. `embed`: what
-    makes embeddings of captions, for a run that was trained on these.
+    makes embeddings of captions, for a run that was trained on these. `step`: of the transformer,
+    by default its newest.
 
     Raises:
-        CheckpointError: the directory is no run, or `like` trains something else.
+        CheckpointError: the directory is no run, `like` trains something else, or there is no
+            checkpoint of the step.
         ConfigError: `embed` is not what the run's captions were embedded by.
     """
     experiment = experiment_of(directory)
@@ -171,8 +201,10 @@ def load_run(
     mesh = make_mesh(mesh_config or MeshConfig())
     vae, statistics, vae_step = load_vae(experiment, directory, mesh)
     checkpoints = Checkpoints(directory / "dit" / "checkpoints")
-    generator = _restore_ema(checkpoints, experiment, make_generator, mesh)
-    dit_step, text_id = checkpoints.latest(), checkpoints.meta().get("text_id")
+    step = _chosen(checkpoints, step)
+    before = bytes_read()
+    generator = _restore(checkpoints, experiment, make_generator, mesh, step, parameters)
+    read, text_id = bytes_read() - before, checkpoints.meta(step).get("text_id")
     checkpoints.close()
     fingerprint = configs.fingerprint(experiment.trained())
     return LoadedRun(
@@ -186,9 +218,24 @@ def load_run(
         fingerprints={
             "experiment": fingerprint,
             "vae": f"{fingerprint}@{vae_step}",
-            "dit": f"{fingerprint}@{dit_step}",
+            "dit": f"{fingerprint}@{step}",
         },
+        step=step,
+        parameters=parameters,
+        bytes_read=read,
     )
+
+
+def _chosen(checkpoints: Checkpoints, step: int | None) -> int:
+    """The step, or the newest; raises CheckpointError if there is no checkpoint of it."""
+    steps = sorted(checkpoints.steps())
+    if step in steps:
+        return step
+    if step is None and steps:
+        return steps[-1]
+    there = f"there are steps {', '.join(map(str, steps))}" if steps else "train first"
+    asked = "no complete checkpoint" if step is None else f"no checkpoint of step {step}"
+    raise CheckpointError(f"{asked} in {checkpoints.directory}: {there}")
 
 
 def _captions(

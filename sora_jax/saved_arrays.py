@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+import tensorstore
 from etils import epath
 
 PORTIONS = 32  # of what a process restores, of which one is on its way at a time
@@ -37,6 +38,13 @@ def as_saved(arrays: Mapping[str, Any]) -> ocp.args.PyTreeSave:
     """What saves a mapping of arrays, in chunks of at most CHUNK_BYTES."""
     each = ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES)
     return ocp.args.PyTreeSave(dict(arrays), save_args=dict.fromkeys(arrays, each))
+
+
+def bytes_read() -> int:
+    """What TensorStore has read of files and buckets since this process began."""
+    found = tensorstore.experimental_collect_matching_metrics("/tensorstore/kvstore/")
+    counters = [each for each in found if each["name"].endswith("/bytes_read")]
+    return sum(value["value"] for counter in counters for value in counter["values"])
 
 
 def read_metadata(path: epath.Path) -> dict[str, Any]:

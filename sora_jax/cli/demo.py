@@ -16,11 +16,11 @@ from pathlib import Path
 from absl import flags
 
 from sora_jax.cli.data import build_folder_set, build_world_set
-from sora_jax.cli.evaluate import evaluate_run, write_metrics
 from sora_jax.cli.main import run
 from sora_jax.cli.train import train_stage
 from sora_jax.config import fingerprint, load_experiment, to_text
 from sora_jax.data.sources import ClipSet
+from sora_jax.evaluation import METRICS_FILE, Asked, evaluate_run, write_metrics
 from sora_jax.run_directory import open_directory
 from sora_jax.train.executables import keep_on_disk
 
@@ -58,10 +58,10 @@ def main(argv: Sequence[str]) -> None:
     open_directory(experiment, clips, directory)
     for stage in ("vae", "dit"):
         train_stage(experiment, clips, directory, stage)
-    evaluate_run(directory, clips if MEDIA.value else None)
+    evaluate_run(Asked(directory, directory, clips=clips if MEDIA.value else None))
     usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
     figures = {"wall_seconds": time.monotonic() - started, "peak_rss_gib": usage}
-    write_metrics(directory / "metrics.json", figures)
+    write_metrics(directory / METRICS_FILE, figures)
     minutes, seconds = divmod(round(figures["wall_seconds"]), 60)
     print(f"done in {minutes}:{seconds:02} with {usage:.1f} GiB; see {directory}/report.html")
 

@@ -1,33 +1,54 @@
-"""score a trained run and write its report.
+"""score checkpoints of a run and write a report.
 
-    sora evaluate --run RUN                unseen scenes of the procedural world
-    sora evaluate --run RUN --data SET     clips of a set, which the run may have been trained on
+    sora evaluate --checkpoint RUN                unseen scenes of the procedural world
+    sora evaluate --checkpoint RUN --data SET     clips of a set, which it may have been trained on
+    sora evaluate --checkpoint RUN --watch        every checkpoint of a run that is under way
 
-Prints the scores, merges them into metrics.json, and writes report.html, both in the run.
+Restores onto whatever devices are here, in one process or several (`launch.local`, `launch.gke`).
+Prints the scores; writes metrics.json, evaluations.jsonl and report.html. Given again after an
+interruption, it goes on where it was.
 """
 
-import json
-import shlex
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import cast, get_args
 
 from absl import flags
 
+from sora_jax.checkpoints import CheckpointError
 from sora_jax.cli.main import run as run_command
-from sora_jax.config import ConfigError
-from sora_jax.data.captions import TextEmbedder, make_embedder
-from sora_jax.data.schema import MANIFEST_FILE
+from sora_jax.config import ConfigError, load_experiment
+from sora_jax.data.captions import make_embedder
 from sora_jax.data.sources import ClipSet
-from sora_jax.eval.evaluator import Evaluation, evaluate_examples, evaluate_world
-from sora_jax.eval.examples import longest, set_examples
-from sora_jax.eval.report import read_curves, table_text, write_report
-from sora_jax.files import write_json
-from sora_jax.networks import LoadedRun, load_run, make_sampler
+from sora_jax.evaluation import Asked, evaluate_run
+from sora_jax.files import local_path
+from sora_jax.networks import Parameters, experiment_of, saved_steps
+from sora_jax.processes import agree, code_id, gathered, join, told_of_lost_processes
 from sora_jax.train.executables import keep_on_disk
 
 FLAGS = flags.FlagValues()
-RUN = flags.DEFINE_string("run", None, "directory of a trained run", flag_values=FLAGS)
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "directory of a trained run", flag_values=FLAGS
+)
+STEP = flags.DEFINE_string(
+    "step", "latest", "of the transformer's checkpoint: a number, latest or all", flag_values=FLAGS
+)
+PARAMS = flags.DEFINE_enum(
+    "params",
+    "ema",
+    get_args(Parameters),
+    "averaged parameters, or as trained",
+    flag_values=FLAGS,
+)
+SUITE = flags.DEFINE_list(
+    "suite",
+    [],
+    "what to score, with commas between: reconstruction, loss, text, animation (default: all that "
+    "the clips allow)",
+    flag_values=FLAGS,
+)
 DATA = flags.DEFINE_string(
     "data", None, "set of clips to score on, in place of the world", flag_values=FLAGS
 )
@@ -37,90 +58,102 @@ EMBED = flags.DEFINE_string(
     "MODULE:FUNCTION that makes embeddings of captions, for a run that was trained on them",
     flag_values=FLAGS,
 )
+EXPERIMENT = flags.DEFINE_string(
+    "experiment",
+    None,
+    "experiment that trains the same as the run, to evaluate over its mesh and as it says "
+    "(default: the run's, over all devices)",
+    flag_values=FLAGS,
+)
+SET = flags.DEFINE_multi_string(
+    "set", [], "change --experiment: --set evaluation.prompts=256", flag_values=FLAGS
+)
+OUTPUT = flags.DEFINE_string(
+    "output", None, "directory to write to (default: the run's)", flag_values=FLAGS
+)
+WATCH = flags.DEFINE_bool(
+    "watch",
+    False,
+    "evaluate each new checkpoint as it comes, until that of the last step of training",
+    flag_values=FLAGS,
+)
 
-METRICS_FILE, REPORT_FILE = "metrics.json", "report.html"
+POLL_SECONDS = 10.0
 
 
 def main(argv: Sequence[str]) -> None:
-    """Scores one run."""
-    if RUN.value is None:
-        raise ConfigError("sora evaluate needs --run, the directory of a trained run")
+    """Scores what is asked for."""
+    if CHECKPOINT.value is None:
+        raise ConfigError("sora evaluate needs --checkpoint, the directory of a trained run")
+    directory = local_path(CHECKPOINT.value)
+    output = directory if OUTPUT.value is None else local_path(OUTPUT.value)
+    if SET.value and EXPERIMENT.value is None:
+        raise ConfigError("--set changes an experiment: name it with --experiment")
+    join()
     keep_on_disk()
-    clips = None if DATA.value is None else ClipSet(DATA.value)
-    evaluate_run(Path(RUN.value), clips, make_embedder(EMBED.value))
+    asked = Asked(
+        directory,
+        output,
+        suites=tuple(SUITE.value),
+        parameters=cast(Parameters, PARAMS.value),
+        clips=None if DATA.value is None else ClipSet(DATA.value),
+        embed=make_embedder(EMBED.value),
+        like=load_experiment(EXPERIMENT.value, SET.value) if EXPERIMENT.value else None,
+    )
+    agree({"code": code_id(), **{f"--{name}": str(FLAGS[name].value) for name in FLAGS}})
+    with told_of_lost_processes("evaluate"):
+        if WATCH.value:
+            watch(asked)
+        for step in [] if WATCH.value else chosen_steps(directory, STEP.value):
+            evaluate_run(asked, step)
 
 
-def evaluate_run(
-    directory: Path, clips: ClipSet | None = None, embed: TextEmbedder | None = None
-) -> dict[str, float]:
-    """Scores the run of a directory, on the world or on a set; returns the metrics. `embed`: as of
-    `load_run`.
+def chosen_steps(directory: Path, word: str) -> list[int]:
+    """Steps that `latest`, `all` or a number asks for, the same in all processes.
 
     Raises:
-        UserError: there is no such run, or a file cannot be written.
+        ConfigError: it is none of these.
+        CheckpointError: there is no checkpoint.
     """
-    run = load_run(directory, embed=embed)
-    evaluation = _evaluation(run, clips)
-    write_metrics(directory / METRICS_FILE, evaluation.metrics)
-    stages = [(stage, directory / stage / "metrics.jsonl") for stage in ("vae", "dit")]
-    write_report(
-        directory / REPORT_FILE,
-        evaluation,
-        curves={stage: read_curves(path) for stage, path in stages if path.exists()},
-        made_by=_made_by(run, clips),
-    )
-    print(table_text(evaluation.metrics))
-    print(f"scores: {directory / METRICS_FILE}\nreport: {directory / REPORT_FILE}")
-    return evaluation.metrics
+    if word not in ("latest", "all"):
+        if not word.isdigit():
+            raise ConfigError(f"--step {word} is no step: give a number, latest or all")
+        return [int(word)]
+    steps = _seen(directory)
+    if not steps:
+        raise CheckpointError(f"no complete checkpoint in {directory}/dit: train first")
+    return steps if word == "all" else steps[-1:]
 
 
-def _evaluation(run: LoadedRun, clips: ClipSet | None) -> Evaluation:
-    experiment, sampler = run.experiment, make_sampler(run)
-    config, data = experiment.evaluation, experiment.data
-    if clips is None:
-        return evaluate_world(sampler, config, experiment.world, data.buckets, data.fps)
-    clips.require_pixels("scoring")
-    filled = [data.buckets[index] for index in clips.filled_buckets(data)]
-    if not filled:
-        raise ConfigError(f"{clips.directory} has no clip of the sizes that the run was made for")
-    return evaluate_examples(sampler, config, set_examples(clips, longest(filled), config.prompts))
+def watch(asked: Asked, poll_seconds: float = POLL_SECONDS) -> None:
+    """Evaluates each checkpoint that is there or comes, until the last step's is evaluated.
 
-
-def _made_by(run: LoadedRun, clips: ClipSet | None) -> dict[str, str]:
-    """Where the numbers come from, for the foot of the report."""
-    experiment = run.experiment
-    first, config = experiment.evaluation.seed, experiment.evaluation
-    unseen = (
-        f"scenes of the world with seeds {first} to {first + config.prompts + config.images - 1}"
-    )
-    command = f"sora evaluate --run {shlex.quote(str(run.directory))}"
-    if clips is not None:
-        command += f" --data {shlex.quote(str(clips.directory))}"
-    sampling = experiment.sampling
-    return {
-        "command": command,
-        "experiment": f"{experiment.name}, config {run.fingerprints['experiment']}",
-        "checkpoints": f"vae {run.fingerprints['vae']}, dit {run.fingerprints['dit']}",
-        "scored on": unseen
-        if clips is None
-        else f"{clips.directory} ({MANIFEST_FILE} {clips.manifest.id})",
-        "sampling": f"{sampling.steps} {sampling.method} steps, guidance {sampling.guidance}",
-    }
-
-
-def write_metrics(path: Path, metrics: Mapping[str, float]) -> None:
-    """Merges metrics into a JSON file, which is written whole.
-
-    Raises:
-        UserError: the file is not JSON, or cannot be written.
+    Of those that come faster than they can be evaluated, retention may remove some before.
     """
-    present: dict[str, float] = {}
-    if path.exists():
+    last = last_step(asked.directory)
+    done: set[int] = set()
+    while last not in done:
+        waiting = [step for step in _seen(asked.directory) if step not in done]
+        if not waiting:
+            time.sleep(poll_seconds)
+            continue
+        done.add(waiting[0])
         try:
-            present = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ConfigError(f"{path} is not JSON ({error}): remove it") from error
-    write_json(path, present | dict(metrics))
+            evaluate_run(asked, waiting[0])
+        except CheckpointError:
+            if waiting[0] in _seen(asked.directory):
+                raise
+            print(f"step {waiting[0]} was removed before it was evaluated", flush=True)
+
+
+def last_step(directory: Path) -> int:
+    """Of a run's transformer, once it is trained."""
+    return experiment_of(directory).dit_stage.training.steps
+
+
+def _seen(directory: Path) -> list[int]:
+    """Steps of complete checkpoints as process 0 sees them, the newest last."""
+    return [int(step) for step in gathered(" ".join(map(str, saved_steps(directory))))[0].split()]
 
 
 if __name__ == "__main__":

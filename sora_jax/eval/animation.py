@@ -1,7 +1,6 @@
 """Whether an animated picture stays itself and moves."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import UInt8
@@ -49,6 +48,6 @@ def _smooth(frames: np.ndarray) -> np.ndarray:
     return frames
 
 
-def still_fraction(videos: Sequence[Video]) -> float:
-    """Share of clips that move by less than half a pixel in all."""
-    return float(np.mean([displacement(video) < STILL for video in videos]))
+def is_still(video: Video) -> bool:
+    """Whether a clip moves by less than half a pixel in all."""
+    return displacement(video) < STILL

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from sora_jax.config import ConfigError
 from sora_jax.diffusion.conditioning import in_clip
 from sora_jax.diffusion.levels import LEVEL_BINS
 from sora_jax.diffusion.times import TimesConfig, times_at
 from sora_jax.diffusion.token_errors import clip_sizes, token_errors
+from sora_jax.eval.clip_scores import Score, of_values
 from sora_jax.types import LatentBatch
 
 STRATA = 8  # noise levels of a clip
@@ -26,41 +26,23 @@ STRATA = 8  # noise levels of a clip
 
 @dataclasses.dataclass(frozen=True)
 class ClipLosses:
-    """Of n clips: which they are, at which times, and their losses there."""
+    """Of n clips: the times they are asked at, and their losses there."""
 
-    example_id: Int[np.ndarray, " n"]
     times: Float[np.ndarray, "n strata"]
     losses: Float[np.ndarray, "n strata"]
 
-    def mean(self) -> float:
-        """An estimate of the training loss without given frames."""
-        return float(self.losses.mean())
-
-    def standard_error(self) -> float:
-        """Of the mean, over clips; 0 of a single one, which says nothing of others."""
-        count = len(self.losses)
-        return float(self.losses.mean(1).std(ddof=1) / np.sqrt(count)) if count > 1 else 0.0
-
-    def by_level(self) -> dict[str, float]:
-        """The mean loss in each of LEVEL_BINS bins of noise level that has any."""
+    def scores(self) -> dict[str, Score]:
+        """`loss`, which estimates the training loss without given frames, and `loss/level_A-B` in
+        each of LEVEL_BINS bins of noise level, where a clip counts as often as it was asked."""
+        scores = {"loss": of_values(self.losses.mean(1))}
         bins = np.minimum((self.times * LEVEL_BINS).astype(int), LEVEL_BINS - 1)
-        return {
-            f"{number / LEVEL_BINS:.1f}-{(number + 1) / LEVEL_BINS:.1f}": float(
-                self.losses[bins == number].mean()
-            )
-            for number in range(LEVEL_BINS)
-            if (bins == number).any()
-        }
-
-
-@dataclasses.dataclass(frozen=True)
-class Difference:
-    """How much higher the loss of one model is than another's: mean over clips, its standard error,
-    and what that would be if clips were not paired."""
-
-    mean: float
-    standard_error: float
-    unpaired_error: float
+        for number in range(LEVEL_BINS):
+            name = f"loss/level_{number / LEVEL_BINS:.1f}-{(number + 1) / LEVEL_BINS:.1f}"
+            inside = bins == number
+            asked = inside.sum(1)
+            total = np.where(inside, self.losses, 0.0).sum(1)
+            scores[name] = Score(total / np.maximum(asked, 1), asked.astype(np.float64))
+        return scores
 
 
 def held_out_loss(
@@ -98,33 +80,3 @@ def stratified_times(
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, example_id)
     jitter = jax.vmap(lambda key: jax.random.uniform(key, (strata,)))(keys).T
     return times_at(config, (jnp.arange(strata)[:, None] + jitter) / strata, tokens)
-
-
-def joined(parts: list[ClipLosses]) -> ClipLosses:
-    """Of all parts, by example id. Raises ConfigError where a clip is in two of them."""
-    ids = np.concatenate([part.example_id for part in parts])
-    order = np.argsort(ids, kind="stable")
-    if len(np.unique(ids)) != len(ids):
-        raise ConfigError("losses of a clip are there twice: its example id is not its own")
-    times = np.concatenate([part.times for part in parts])
-    losses = np.concatenate([part.losses for part in parts])
-    return ClipLosses(ids[order], times[order], losses[order])
-
-
-def difference(one: ClipLosses, other: ClipLosses) -> Difference:
-    """Of `one` to `other`, clip by clip.
-
-    Raises:
-        ConfigError: they are of other clips or times, or of fewer than two clips.
-    """
-    if not np.array_equal(one.example_id, other.example_id):
-        raise ConfigError("losses to be compared are of different clips: evaluate both on one set")
-    if not np.allclose(one.times, other.times, atol=1e-6):
-        raise ConfigError("losses to be compared are at different noise levels: use one key")
-    if len(one.example_id) < 2:
-        raise ConfigError("losses of fewer than two clips have no standard error")
-    count = len(one.example_id)
-    mine, its = one.losses.mean(1), other.losses.mean(1)
-    paired = np.std(mine - its, ddof=1) / np.sqrt(count)
-    unpaired = np.sqrt((np.var(mine, ddof=1) + np.var(its, ddof=1)) / count)
-    return Difference(float((mine - its).mean()), float(paired), float(unpaired))

@@ -100,6 +100,16 @@ PAIRS = {
     "nearest/psnr_db": ("PSNR to the nearest true clip", "", "frame 0 left out"),
 }
 
+OVER_STEPS = {
+    "held_out/loss": "loss on these clips",
+    "text_to_video/colour_accuracy": "text to video: colour",
+    "text_to_video/count_accuracy": "text to video: count",
+    "text_to_video/direction_accuracy": "text to video: direction",
+    "animate/first_frame_psnr_db": "animation, PSNR of the first frame",
+    "nearest/accuracy": "nearest clip is its own",
+}
+PLOTS_IN_ROW = 2
+
 
 def tables(metrics: Metrics) -> list[Table]:
     """The scores in order, each beside what bounds it."""
@@ -108,7 +118,7 @@ def tables(metrics: Metrics) -> list[Table]:
     for name, (label, other, other_label) in PAIRS.items():
         if name in metrics:
             beside = f"{_number(other, metrics[other])} " if other else ""
-            rows.append((label, _number(name, metrics[name]), f"{beside}{other_label}"))
+            rows.append((label, _with_interval(metrics, name), f"{beside}{other_label}"))
     found.append(Table("Autoencoder, loss and animation", ("", "measured", "beside"), tuple(rows)))
     return [table for table in found if table.rows]
 
@@ -119,11 +129,17 @@ def _caption_table(metrics: Metrics, task: str) -> Table:
     for question, label in QUESTIONS.items():
         if f"{task}/{question}" in metrics:
             cells = [_number(question, metrics[f"{task}/{c}{question}"]) for c in columns]
-            low, high = (metrics[f"{task}/{question}/{end}"] for end in ("low", "high"))
-            cells[0] += f" ({_number('', low)} to {_number('', high)})"
-            rows.append((label, *cells))
+            rows.append((label, _with_interval(metrics, f"{task}/{question}"), *cells[1:]))
     header = ("", *(COLUMNS[column] for column in columns))
     return Table(SECTIONS[task][0], header, tuple(rows))
+
+
+def _with_interval(metrics: Metrics, name: str) -> str:
+    """A score, and in parentheses the interval it has."""
+    if f"{name}/low" not in metrics:
+        return _number(name, metrics[name])
+    ends = " to ".join(_number("", metrics[f"{name}/{end}"]) for end in ("low", "high"))
+    return f"{_number(name, metrics[name])} ({ends})"
 
 
 def _number(name: str, value: float) -> str:
@@ -159,6 +175,7 @@ def write_report(
     evaluation: Evaluation,
     curves: Mapping[str, Mapping[str, Curve]],
     made_by: Mapping[str, str],
+    history: Mapping[str, Curve] | None = None,
     title: str = "sora_jax: report of a run",
 ) -> None:
     """Writes the page.
@@ -168,6 +185,7 @@ def write_report(
         evaluation: scores and clips.
         curves: for each stage of training, its logged numbers; `loss` is drawn.
         made_by: the command, fingerprints and seeds behind the numbers.
+        history: metrics of this and other steps of the run; those of OVER_STEPS are drawn.
         title: of the page.
 
     Raises:
@@ -179,8 +197,18 @@ def write_report(
         if name in evaluation.exhibits:
             clips = "\n".join(map(_exhibit_html, evaluation.exhibits[name]))
             parts.append(f"<h2>{heading}</h2><p>{line}</p><div class='clips'>{clips}</div>")
-    if curves:
-        parts.append(f"<h2>Training</h2><div class='curves'>{_curves_svg(curves)}</div>")
+    over_steps = {
+        label: history[name]
+        for name, label in OVER_STEPS.items()
+        if history and len(history.get(name, ((), ()))[0]) > 1
+    }
+    if over_steps:
+        drawn = _curves_svg(over_steps, is_log=False)
+        parts.append(f"<h2>Over the steps of training</h2><div class='curves'>{drawn}</div>")
+    losses = {f"{stage}: loss": values["loss"] for stage, values in curves.items()}
+    if losses:
+        drawn = _curves_svg(losses, is_log=True)
+        parts.append(f"<h2>Training</h2><div class='curves'>{drawn}</div>")
     parts.append(facts_html("How it was made", list(made_by.items())))
     summary = READ_BACK if "text_to_video" in evaluation.exhibits else ""
     write_file(path, page_html(title, summary, parts))
@@ -230,20 +258,24 @@ def _side_by_side(clips: Sequence[UInt8[np.ndarray, "t h w 3"]]) -> UInt8[np.nda
     return np.concatenate(parts[:-1], axis=2)
 
 
-def _curves_svg(curves: Mapping[str, Mapping[str, Curve]]) -> str:
-    """Loss against step, one plot a stage."""
+def _curves_svg(curves: Mapping[str, Curve], *, is_log: bool) -> str:
+    """Values against steps, one plot a name."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5 * len(curves), 3.2), layout="constrained")
-    plots: Any = figure.subplots(1, len(curves), squeeze=False)[0]
-    for axes, (stage, values) in zip(plots, curves.items(), strict=True):
-        steps, losses = values["loss"]
-        axes.plot(steps, losses, color="#2563ae", linewidth=1.4)
-        axes.set_yscale("log")
-        axes.set_title(f"{stage}: loss", loc="left", fontsize=11)
+    rows = -(-len(curves) // PLOTS_IN_ROW)
+    columns = min(len(curves), PLOTS_IN_ROW)
+    figure = Figure(figsize=(5 * columns, 3.2 * rows), layout="constrained")
+    plots: Any = figure.subplots(rows, columns, squeeze=False).flat
+    for (name, (steps, values)), axes in zip(curves.items(), plots, strict=False):
+        axes.plot(steps, values, color="#2563ae", linewidth=1.4, marker="" if is_log else "o")
+        if is_log:
+            axes.set_yscale("log")
+        axes.set_title(name, loc="left", fontsize=11)
         axes.set_xlabel("step")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
+    for axes in list(plots):
+        axes.set_axis_off()
     file = io.StringIO()
     figure.savefig(file, format="svg")
     svg = file.getvalue()

@@ -4,12 +4,12 @@ What the decoder cannot read counts as wrong; nothing is averaged out. Objects a
 colour, which is theirs alone in a scene.
 """
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from sora_jax.eval.clip_scores import Score
 from sora_jax.world.caption import ObjectFacts
 from sora_jax.world.decode import DecodedScene, decode
 
@@ -17,51 +17,6 @@ Facts = tuple[ObjectFacts, ...]
 
 ATTRIBUTES = ("shape", "size", "movement", "direction", "speed")  # of one object
 QUESTIONS = ("colour", *ATTRIBUTES, "count", "coverage")
-BOOTSTRAPS = 1_000
-
-
-@dataclasses.dataclass(frozen=True)
-class Tally:
-    """Questions asked of each clip, and how many of them it answers right.
-
-    `colour`: is there an object of each prompted colour. Attributes: is there one object of that
-    colour, and is it as prompted; asked where the caption tells it. `count`: are there as many
-    objects as prompted. `coverage`: can the clip be read at all, right or wrong.
-    """
-
-    right: Int[np.ndarray, "clips questions"]
-    asked: Int[np.ndarray, "clips questions"]
-
-    def scores(self) -> dict[str, float]:
-        """Share of right answers to each question that was asked."""
-        shares = _shares(self.right.sum(0), self.asked.sum(0))
-        return {name: float(shares[number]) for number, name in self._names()}
-
-    def intervals(self, seed: int = 0) -> dict[str, tuple[float, float]]:
-        """95 % bootstrap intervals of `scores`, over the clips."""
-        clips = len(self.right)
-        draws = np.random.default_rng(seed).integers(clips, size=(BOOTSTRAPS, clips))
-        shares = _shares(self.right[draws].sum(1), self.asked[draws].sum(1))
-        # A draw that happens to hold no clip with the question says nothing.
-        return {
-            name: (
-                float(np.nanquantile(shares[:, number], 0.025)),
-                float(np.nanquantile(shares[:, number], 0.975)),
-            )
-            for number, name in self._names()
-        }
-
-    def _names(self) -> list[tuple[int, str]]:
-        return [
-            (number, question if question == "coverage" else f"{question}_accuracy")
-            for number, question in enumerate(QUESTIONS)
-            if self.asked[:, number].any()
-        ]
-
-
-def _shares(right: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """right / asked, nan where nothing was asked."""
-    return np.where(asked > 0, right / np.maximum(asked, 1), np.nan)
 
 
 def read(videos: Iterable[UInt8[np.ndarray, "t h w 3"]], fps: float) -> list[DecodedScene]:
@@ -69,27 +24,27 @@ def read(videos: Iterable[UInt8[np.ndarray, "t h w 3"]], fps: float) -> list[Dec
     return [decode(video, fps) for video in videos]
 
 
-def score(scenes: Sequence[DecodedScene], prompted: Sequence[Facts]) -> Tally:
-    """Each clip against the facts of its own prompt."""
-    answers = [_answers(scene, facts) for scene, facts in zip(scenes, prompted, strict=True)]
-    return _tally(answers)
+def score(scenes: Sequence[DecodedScene], prompted: Sequence[Facts]) -> dict[str, Score]:
+    """Each clip against the facts of its own prompt: of each question, the share of right answers,
+    weighed by how often it is asked.
+
+    `colour`: is there an object of each prompted colour. Attributes: is there one object of that
+    colour, and is it as prompted; asked where the caption tells it. `count`: are there as many
+    objects as prompted. `coverage`: can the clip be read at all, right or wrong.
+    """
+    return _scores([_answers(*each) for each in zip(scenes, prompted, strict=True)])
 
 
-def score_shuffled(scenes: Sequence[DecodedScene], prompted: Sequence[Facts]) -> Tally:
-    """Each clip against the facts of every other prompt: the mean over all ways to shuffle the
-    captions so that none stays in place. Needs two clips or more."""
+def score_shuffled(
+    scenes: Sequence[DecodedScene], places: Sequence[int], prompted: Sequence[Facts]
+) -> dict[str, Score]:
+    """Each clip against every prompt but its own, whose place among `prompted` is given: the mean
+    over all ways to shuffle the captions so that none stays in place. Needs two prompts or more."""
     answers = []
-    for index, scene in enumerate(scenes):
-        others = [facts for place, facts in enumerate(prompted) if place != index]
+    for scene, own in zip(scenes, places, strict=True):
+        others = [facts for place, facts in enumerate(prompted) if place != own]
         answers.append(np.sum([_answers(scene, facts) for facts in others], axis=0))
-    return _tally(answers)
-
-
-def score_clips(
-    videos: Sequence[UInt8[np.ndarray, "t h w 3"]], prompted: Sequence[Facts], fps: float
-) -> dict[str, float]:
-    """Scores of clips against the facts of their prompts, by name."""
-    return score(read(videos, fps), prompted).scores()
+    return _scores(answers)
 
 
 def frozen(video: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t h w 3"]:
@@ -97,9 +52,16 @@ def frozen(video: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t h w 3"]:
     return np.repeat(video[:1], len(video), axis=0)
 
 
-def _tally(answers: Sequence[np.ndarray]) -> Tally:
-    stacked = np.stack(answers)
-    return Tally(right=stacked[:, 0], asked=stacked[:, 1])
+def _scores(answers: Sequence[np.ndarray]) -> dict[str, Score]:
+    """By name, of answers [2, questions] of each clip."""
+    right, asked = np.stack(answers, 1).astype(np.float64)
+    shares = right / np.maximum(asked, 1)
+    return {
+        question if question == "coverage" else f"{question}_accuracy": Score(
+            shares[:, number], asked[:, number]
+        )
+        for number, question in enumerate(QUESTIONS)
+    }
 
 
 def _answers(scene: DecodedScene, facts: Facts) -> Int[np.ndarray, "2 questions"]:

@@ -10,15 +10,19 @@ import pytest
 from sora_jax.data.buckets import Bucket
 from sora_jax.diffusion.times import TimesConfig
 from sora_jax.errors import ConfigError
+from sora_jax.eval import suites
 from sora_jax.eval.evaluator import (
+    Evaluation,
     EvaluationConfig,
-    evaluate_examples,
-    evaluate_world,
-    nearest_scores,
-    score_animation,
-    score_captions,
+    Material,
+    chosen_suites,
+    evaluate,
+    evaluation_of,
+    set_material,
+    world_material,
 )
 from sora_jax.eval.examples import Example, world_examples
+from sora_jax.eval.suite import Memory, Suite, metrics_of
 from sora_jax.sample.generate import Request, Sample, Sampler, SamplingConfig
 from sora_jax.world.scene import WorldConfig
 from tests.tiny_models import tiny_sampler
@@ -51,8 +55,20 @@ class Oracle:
         return [Sample(request, self.clips[request.seed], (), False) for request in requests]
 
 
+def evaluated(material: Material, rows: int = 16) -> Evaluation:
+    """By all suites that its clips allow."""
+    chosen, store = chosen_suites((), material), Memory()
+    evaluate(chosen, CONFIG, rows, store)
+    return evaluation_of(chosen, CONFIG, rows, store)
+
+
+def metrics(suite: Suite) -> dict[str, float]:
+    return metrics_of(suite, suite.find(range(len(suite.examples))))
+
+
 def test_every_score_is_there_and_is_a_number(sampler: Sampler) -> None:
-    evaluation = evaluate_world(sampler, CONFIG, WORLD, (IMAGE, Bucket(5, 32, 32), VIDEO), 8.0)
+    buckets = (IMAGE, Bucket(5, 32, 32), VIDEO)
+    evaluation = evaluated(world_material(sampler, CONFIG, WORLD, buckets, 8.0))
     asked = {
         "vae/psnr_db",
         "vae/ssim",
@@ -81,14 +97,14 @@ def test_every_score_is_there_and_is_a_number(sampler: Sampler) -> None:
 
 def test_an_oracle_reaches_the_ground_truth(sampler: Sampler) -> None:
     examples = world_examples(WORLD, [VIDEO], 8.0, 8, first_seed=7_000)
-    metrics = score_captions("text_to_video", Oracle(sampler, examples), examples).metrics
+    found = metrics(suites.captions("text_to_video", Oracle(sampler, examples), examples))
     for name in ("colour", "shape", "count", "direction", "speed"):
-        value = metrics[f"text_to_video/{name}_accuracy"]
-        assert value == metrics[f"text_to_video/ground_truth/{name}_accuracy"] >= 0.95
-        assert value > metrics[f"text_to_video/floor_shuffled/{name}_accuracy"] + 0.2
-    assert metrics["text_to_video/static/direction_accuracy"] == 0
-    assert metrics["text_to_video/static/colour_accuracy"] >= 0.95
-    moving = score_animation(Oracle(sampler, examples), examples).metrics
+        value = found[f"text_to_video/{name}_accuracy"]
+        assert value == found[f"text_to_video/ground_truth/{name}_accuracy"] >= 0.95
+        assert value > found[f"text_to_video/floor_shuffled/{name}_accuracy"] + 0.2
+    assert found["text_to_video/static/direction_accuracy"] == 0
+    assert found["text_to_video/static/colour_accuracy"] >= 0.95
+    moving = metrics(suites.animation(Oracle(sampler, examples), examples))
     assert moving["animate/still_fraction"] == 0
     assert moving["animate/colour_jump"] == 0
     assert moving["animate/first_frame_psnr_db"] > 58
@@ -97,41 +113,51 @@ def test_an_oracle_reaches_the_ground_truth(sampler: Sampler) -> None:
 def test_a_model_that_copies_the_first_frame_is_found_out(sampler: Sampler) -> None:
     examples = world_examples(WORLD, [VIDEO], 8.0, 8, first_seed=7_000)
     copier = Oracle(sampler, examples, lambda video: np.repeat(video[:1], len(video), 0))
-    metrics = score_captions("text_to_video", copier, examples).metrics
-    assert metrics["text_to_video/direction_accuracy"] == 0
-    assert score_animation(copier, examples).metrics["animate/still_fraction"] == 1
+    found = metrics(suites.captions("text_to_video", copier, examples))
+    assert found["text_to_video/direction_accuracy"] == 0
+    assert metrics(suites.animation(copier, examples))["animate/still_fraction"] == 1
 
 
 def test_the_given_first_frame_comes_out_as_the_autoencoder_has_it(sampler: Sampler) -> None:
     examples = world_examples(WORLD, [VIDEO], 8.0, 3, first_seed=7_000)
-    metrics = score_animation(sampler, examples).metrics
-    assert metrics["animate/first_frame_psnr_db"] == pytest.approx(
-        metrics["animate/first_frame_psnr_ceiling_db"], abs=0.01
+    found = metrics(suites.animation(sampler, examples))
+    assert found["animate/first_frame_psnr_db"] == pytest.approx(
+        found["animate/first_frame_psnr_ceiling_db"], abs=0.01
     )
 
 
 def test_nearest_is_among_clips_of_the_same_size_and_blind_to_the_given_frame() -> None:
     truths = [example.video for example in world_examples(WORLD, [VIDEO], 8.0, 4, 7_000)]
     truths += [example.video for example in world_examples(WORLD, [Bucket(9, 24, 40)], 8.0, 2, 0)]
-    perfect = nearest_scores(truths, truths)
-    assert perfect["nearest/accuracy"] == 1
-    assert perfect["nearest/psnr_db"] > 58
-    assert perfect["nearest/candidates"] == pytest.approx((4 * 4 + 2 * 2) / 6)
+    perfect = suites.nearest_scores(truths, range(len(truths)), truths)
+    assert perfect["nearest/accuracy"].mean() == 1
+    assert perfect["nearest/psnr_db"].mean() > 58
+    assert perfect["nearest/candidates"].mean() == pytest.approx((4 * 4 + 2 * 2) / 6)
     # The first frame is right and the rest is that of another clip.
     swapped = [np.concatenate([truths[n][:1], truths[1 - n][1:]]) for n in (0, 1)]
-    assert nearest_scores(swapped, truths)["nearest/accuracy"] == 0
+    assert suites.nearest_scores(swapped, (0, 1), truths)["nearest/accuracy"].mean() == 0
 
 
 def test_clips_of_a_set_are_scored_without_knowing_what_they_show(sampler: Sampler) -> None:
     videos = world_examples(WORLD, [Bucket(5, 32, 32)], 8.0, 3, 0)
     pictures = world_examples(WORLD, [IMAGE], 8.0, 2, 50)
     examples = [dataclasses.replace(example, facts=()) for example in [*videos, *pictures]]
-    metrics = evaluate_examples(sampler, CONFIG, examples).metrics
-    assert {name.partition("/")[0] for name in metrics} == {"vae", "held_out", "animate", "nearest"}
-    only_images = evaluate_examples(sampler, CONFIG, examples[3:]).metrics
+    found = evaluated(set_material(sampler, CONFIG, examples)).metrics
+    assert {name.partition("/")[0] for name in found} == {"vae", "held_out", "animate", "nearest"}
+    only_images = evaluated(set_material(sampler, CONFIG, examples[3:])).metrics
     assert {name.partition("/")[0] for name in only_images} == {"vae", "held_out"}
 
 
 def test_a_run_without_videos_is_refused_in_a_sentence(sampler: Sampler) -> None:
     with pytest.raises(ConfigError, match="has no video"):
-        evaluate_world(sampler, CONFIG, WORLD, (IMAGE,), 8.0)
+        world_material(sampler, CONFIG, WORLD, (IMAGE,), 8.0)
+
+
+def test_suites_are_chosen_by_name_and_what_cannot_be_scored_is_said(sampler: Sampler) -> None:
+    examples = world_examples(WORLD, [VIDEO], 8.0, 2, 0)
+    of_a_set = set_material(sampler, CONFIG, examples)
+    assert [suite.name for suite in chosen_suites(("loss",), of_a_set)] == ["loss"]
+    with pytest.raises(ConfigError, match="no suite 'los'; did you mean 'loss'"):
+        chosen_suites(("los",), of_a_set)
+    with pytest.raises(ConfigError, match="suite text has nothing to score on these clips"):
+        chosen_suites(("loss", "text"), of_a_set)

@@ -1,6 +1,5 @@
 """The loss on fixed clips: the same for a clip in any batch, and what it says of two models."""
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -8,17 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sora_jax.config import ConfigError
 from sora_jax.diffusion.conditioning import ConditioningConfig
 from sora_jax.diffusion.loss import DiffusionConfig
 from sora_jax.diffusion.times import TimesConfig
-from sora_jax.eval.held_out_loss import (
-    ClipLosses,
-    difference,
-    held_out_loss,
-    joined,
-    stratified_times,
-)
+from sora_jax.eval.clip_scores import difference
+from sora_jax.eval.held_out_loss import ClipLosses, held_out_loss, stratified_times
 from sora_jax.prepare import to_devices
 from sora_jax.train.diffusion_loss import diffusion_loss
 from sora_jax.types import LatentBatch
@@ -32,7 +25,7 @@ LOSSES = jax.jit(held_out_loss(TIMES))
 
 def losses(model: Any, batch: LatentBatch) -> ClipLosses:
     times, found = (np.asarray(each)[:, 0] for each in LOSSES(model, batch, KEY))
-    return ClipLosses(np.asarray(batch.example_id)[:, 0], times, found)
+    return ClipLosses(times, found)
 
 
 def rows(batch: LatentBatch, start: int, stop: int) -> LatentBatch:
@@ -40,15 +33,15 @@ def rows(batch: LatentBatch, start: int, stop: int) -> LatentBatch:
 
 
 def assert_same(found: ClipLosses, expected: ClipLosses) -> None:
-    np.testing.assert_array_equal(found.example_id, expected.example_id)
     np.testing.assert_allclose(found.times, expected.times, rtol=1e-6)
     np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-5)
 
 
 def test_a_clip_has_one_loss_in_any_batch_under_any_padding() -> None:
     whole = losses(MODEL, latent_batch(0, rows=8))
-    parts = [losses(MODEL, rows(latent_batch(0, rows=8), *part)) for part in ((4, 8), (0, 4))]
-    assert_same(joined(parts), whole)
+    for part in (slice(4, 8), slice(0, 4)):
+        found = losses(MODEL, rows(latent_batch(0, rows=8), part.start, part.stop))
+        assert_same(found, ClipLosses(whole.times[part], whole.losses[part]))
     assert_same(losses(MODEL, latent_batch(0, rows=8, tokens=24)), whole)
 
 
@@ -82,29 +75,18 @@ def test_the_mean_is_the_loss_of_training_without_given_frames() -> None:
 
 def test_levels_share_out_the_losses() -> None:
     found = losses(MODEL, latent_batch(0, rows=8))
-    levels = found.by_level()
-    assert set(levels) <= {"0.0-0.2", "0.2-0.4", "0.4-0.6", "0.6-0.8", "0.8-1.0"}
+    scores = found.scores()
+    ends = ("0.0-0.2", "0.2-0.4", "0.4-0.6", "0.6-0.8", "0.8-1.0")
+    assert set(scores) == {"loss", *(f"loss/level_{each}" for each in ends)}
     inside = (found.times >= 0.4) & (found.times < 0.6)
-    assert levels["0.4-0.6"] == pytest.approx(found.losses[inside].mean())
-    assert found.mean() == pytest.approx(found.losses.mean())
+    assert scores["loss/level_0.4-0.6"].mean() == pytest.approx(found.losses[inside].mean())
+    assert scores["loss"].mean() == pytest.approx(found.losses.mean())
 
 
 def test_pairs_see_ten_times_smaller_differences() -> None:
     batch = latent_batch(0, rows=32)
     near = jax.tree.map(lambda leaf: leaf * 1.01, MODEL)
-    found = difference(losses(near, batch), losses(MODEL, batch))
+    one, other = (losses(model, batch).scores()["loss"] for model in (near, MODEL))
+    found = difference(one, other)
     assert found.unpaired_error > 10 * found.standard_error
-    assert difference(losses(MODEL, batch), losses(MODEL, batch)).mean == 0
-
-
-def test_what_cannot_be_compared_is_said() -> None:
-    one = losses(MODEL, latent_batch(0))
-    with pytest.raises(ConfigError, match="are of different clips"):
-        difference(one, losses(MODEL, latent_batch(1)))
-    with pytest.raises(ConfigError, match="at different noise levels"):
-        difference(one, dataclasses.replace(one, times=one.times / 2))
-    with pytest.raises(ConfigError, match="a clip are there twice"):
-        joined([one, one])
-    alone = losses(MODEL, rows(latent_batch(0), 0, 1))
-    with pytest.raises(ConfigError, match="fewer than two clips"):
-        difference(alone, alone)
+    assert difference(other, other).mean == 0

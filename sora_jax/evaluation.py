@@ -11,10 +11,11 @@ An evaluation leaves in its output directory
 import dataclasses
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sora_jax.config import override
 from sora_jax.data.captions import TextEmbedder
 from sora_jax.data.schema import MANIFEST_FILE
 from sora_jax.data.sources import ClipSet
@@ -33,8 +34,9 @@ from sora_jax.eval.report import Curve, read_curves, table_text, write_report
 from sora_jax.eval.store import DiskStore
 from sora_jax.experiment import Experiment
 from sora_jax.files import write_file, write_json
-from sora_jax.networks import LoadedRun, Parameters, load_run, make_sampler
+from sora_jax.networks import LoadedRun, Parameters, experiment_of, load_run, make_sampler
 from sora_jax.processes import code_id, is_first, wait_for_all
+from sora_jax.sharding.mesh import MeshConfig
 
 METRICS_FILE, HISTORY_FILE, REPORT_FILE = "metrics.json", "evaluations.jsonl", "report.html"
 VERSION = 1  # of the names in METRICS_FILE
@@ -66,9 +68,25 @@ class Asked:
         return f"scenes of the world with seeds {config.seed} to {last}"
 
 
-def evaluate_run(asked: Asked, step: int | None = None) -> dict[str, float]:
-    """Scores the checkpoint of a step, by default the newest, as far as that was not done before;
-    writes what it finds and returns the metrics, which are empty in all processes but one.
+def experiment_for(directory: Path, changes: Sequence[str] = ()) -> Experiment:
+    """The experiment of a run, over all devices here, with changes such as
+    "evaluation.prompts=16"."""
+    own = dataclasses.replace(experiment_of(directory), mesh=MeshConfig())
+    return override(own, *changes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluated:
+    """Metrics by name, and files of what was found of each clip, by suite. Both are empty in all
+    processes but one."""
+
+    metrics: dict[str, float]
+    published: dict[str, Path]
+
+
+def evaluate_run(asked: Asked, step: int | None = None) -> Evaluated:
+    """Scores the checkpoint of a step, by default the newest, as far as that was not done before,
+    and writes what it finds.
 
     Raises:
         UserError: there is no such run, checkpoint or suite, or a file cannot be written.
@@ -89,13 +107,13 @@ def evaluate_run(asked: Asked, step: int | None = None) -> dict[str, float]:
     store = DiskStore(place, _model(run), chosen)
     config, rows = material.config, run.experiment.sampling.rows
     evaluate(chosen, config, rows, store)
-    metrics: dict[str, float] = {}
+    result = Evaluated({}, {})
     if is_first():
         found = evaluation_of(chosen, config, rows, store)
-        metrics = found.metrics
+        result = Evaluated(found.metrics, {each.name: store.place(each.name) for each in chosen})
         _write(asked, run, found)
     wait_for_all(f"evaluated step {run.step}")
-    return metrics
+    return result
 
 
 def _material(asked: Asked, run: LoadedRun) -> Material:

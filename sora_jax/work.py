@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from sora_jax.data.buckets import weights_by_period
+from sora_jax.data.schedule import Schedule
 from sora_jax.errors import ConfigError
 from sora_jax.experiment import Experiment
 from sora_jax.pod.chips import chip_of
@@ -28,6 +30,21 @@ def dit_work(experiment: Experiment, *, encodes: bool) -> Mapping[str, Work]:
             hardware += clips * vae_flops(experiment.vae, *size)[0]
         work[bucket.name] = Work(rows * train_flops(config, row, experiment.text), hardware)
     return work
+
+
+def training_flops(experiment: Experiment, steps: int) -> float:
+    """Of the transformer and the text encoder, from the first step of training to this one, as the
+    schedule shares batches out among the buckets."""
+    work = dit_work(experiment, encodes=False)
+    costs = [work[bucket.name].model for bucket in experiment.data.buckets]
+    periods = weights_by_period(experiment.data.buckets, experiment.dit_stage.curriculum)
+    ends = [min(start, steps) for start, _ in periods[1:]] + [steps]
+    total = 0.0
+    shares = Schedule(periods, experiment.seed).shares
+    for (start, _), end, of_buckets in zip(periods, ends, shares, strict=True):
+        of_a_batch = sum(share * cost for share, cost in zip(of_buckets, costs, strict=True))
+        total += max(end - start, 0) * of_a_batch
+    return total * experiment.dit_stage.training.micro_batches
 
 
 def vae_work(experiment: Experiment) -> Mapping[str, Work]:

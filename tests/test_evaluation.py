@@ -76,7 +76,7 @@ def clip_set(tmp_path: Path) -> ClipSet:
 def test_scores_of_the_world_are_printed_written_and_reported(
     run_directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    metrics = evaluate_run(Asked(run_directory, run_directory))
+    metrics = evaluate_run(Asked(run_directory, run_directory)).metrics
     saved = json.loads((run_directory / "metrics.json").read_text())
     assert saved == {
         "version": 1,
@@ -101,7 +101,7 @@ def test_scores_of_the_world_are_printed_written_and_reported(
 
 
 def test_a_set_is_scored_in_place_of_the_world(run_directory: Path, clip_set: ClipSet) -> None:
-    metrics = evaluate_run(Asked(run_directory, run_directory, clips=clip_set))
+    metrics = evaluate_run(Asked(run_directory, run_directory, clips=clip_set)).metrics
     assert "nearest/accuracy" in metrics
     assert not any(name.startswith("text_to") for name in metrics)
     assert clip_set.manifest.id in (run_directory / "report.html").read_text()

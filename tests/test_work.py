@@ -9,6 +9,8 @@ import pytest
 from flax import nnx
 
 from sora_jax.config import load_experiment
+from sora_jax.data.buckets import Period, weights_by_period
+from sora_jax.data.schedule import Schedule
 from sora_jax.experiment import Experiment
 from sora_jax.models.latents import LatentStatistics, encode_batch
 from sora_jax.networks import make_generator, make_vae
@@ -18,7 +20,7 @@ from sora_jax.sharding.mesh import make_mesh
 from sora_jax.train.diffusion_loss import diffusion_loss
 from sora_jax.train.step import LossFunction
 from sora_jax.train.vae_losses import vae_loss
-from sora_jax.work import dit_work, peak_flops, vae_work
+from sora_jax.work import dit_work, peak_flops, training_flops, vae_work
 from tests.scaling.test_flops import traced_flops
 
 MESH = make_mesh(load_experiment("demo").mesh, jax.devices()[:1])
@@ -78,3 +80,19 @@ def test_the_peak_is_of_a_jax_device_where_it_is_known() -> None:
     assert peak_flops("TPU v5") == 459e12
     assert peak_flops("TPU7x") == 2307e12 / 2  # a core, half of a chip
     assert peak_flops("cpu") is None
+
+
+def test_training_costs_what_its_batches_cost_in_their_shares() -> None:
+    made = load_experiment("demo", ["dit_stage.training.micro_batches=2"])
+    work = dit_work(made, encodes=False)
+    drawn = Schedule(weights_by_period(made.data.buckets, ()), made.seed)
+    batches = 2 * 500
+    total = sum(work[made.data.buckets[drawn[k][0]].name].model for k in range(batches))
+    assert training_flops(made, 500) == pytest.approx(total, rel=1e-6)
+    first_bucket, *others = (bucket.name for bucket in made.data.buckets)
+    later = Period(100, ((first_bucket, 1.0), *((name, 0.0) for name in others)))
+    stage = dataclasses.replace(made.dit_stage, curriculum=(later,))
+    changed = dataclasses.replace(made, dit_stage=stage)
+    first, rest = training_flops(made, 100), training_flops(changed, 500)
+    assert rest - first == pytest.approx(2 * 400 * work[made.data.buckets[0].name].model)
+    assert training_flops(changed, 60) == pytest.approx(0.6 * first)

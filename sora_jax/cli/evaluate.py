@@ -22,7 +22,7 @@ from sora_jax.cli.main import run as run_command
 from sora_jax.config import ConfigError, load_experiment
 from sora_jax.data.captions import make_embedder
 from sora_jax.data.sources import ClipSet
-from sora_jax.evaluation import Asked, evaluate_run
+from sora_jax.evaluation import Asked, evaluate_run, experiment_for
 from sora_jax.files import local_path
 from sora_jax.networks import Parameters, experiment_of, saved_steps
 from sora_jax.processes import agree, code_id, gathered, join, told_of_lost_processes
@@ -66,7 +66,7 @@ EXPERIMENT = flags.DEFINE_string(
     flag_values=FLAGS,
 )
 SET = flags.DEFINE_multi_string(
-    "set", [], "change --experiment: --set evaluation.prompts=256", flag_values=FLAGS
+    "set", [], "change the experiment: --set evaluation.prompts=256", flag_values=FLAGS
 )
 OUTPUT = flags.DEFINE_string(
     "output", None, "directory to write to (default: the run's)", flag_values=FLAGS
@@ -87,8 +87,6 @@ def main(argv: Sequence[str]) -> None:
         raise ConfigError("sora evaluate needs --checkpoint, the directory of a trained run")
     directory = local_path(CHECKPOINT.value)
     output = directory if OUTPUT.value is None else local_path(OUTPUT.value)
-    if SET.value and EXPERIMENT.value is None:
-        raise ConfigError("--set changes an experiment: name it with --experiment")
     join()
     keep_on_disk()
     asked = Asked(
@@ -98,7 +96,9 @@ def main(argv: Sequence[str]) -> None:
         parameters=cast(Parameters, PARAMS.value),
         clips=None if DATA.value is None else ClipSet(DATA.value),
         embed=make_embedder(EMBED.value),
-        like=load_experiment(EXPERIMENT.value, SET.value) if EXPERIMENT.value else None,
+        like=load_experiment(EXPERIMENT.value, SET.value)
+        if EXPERIMENT.value
+        else experiment_for(directory, SET.value),
     )
     agree({"code": code_id(), **{f"--{name}": str(FLAGS[name].value) for name in FLAGS}})
     with told_of_lost_processes("evaluate"):

@@ -32,6 +32,7 @@ COMMANDS = {
     "compile": "compile an experiment's steps for a TPU pod, on a machine without one",
     "sample": "make videos and images from captions with a trained run",
     "evaluate": "score a trained run and write its report",
+    "compare": "put checkpoints side by side on the same prompts and noise",
     "goodput": "say what the wall time of a run went into, across its restarts",
     "demo": "do all of it, small, on the procedural world or on a folder of clips",
 }

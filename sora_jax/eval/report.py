@@ -195,7 +195,7 @@ def write_report(
     parts = [_headlines(metrics), *map(_scores_html, tables(metrics))]
     for name, (heading, line) in SECTIONS.items():
         if name in evaluation.exhibits:
-            clips = "\n".join(map(_exhibit_html, evaluation.exhibits[name]))
+            clips = "\n".join(map(exhibit_html, evaluation.exhibits[name]))
             parts.append(f"<h2>{heading}</h2><p>{line}</p><div class='clips'>{clips}</div>")
     over_steps = {
         label: history[name]
@@ -228,7 +228,7 @@ def _headlines(metrics: Metrics) -> str:
     return f"<div class='figures'>{''.join(cards)}</div>"
 
 
-def _exhibit_html(exhibit: Exhibit) -> str:
+def exhibit_html(exhibit: Exhibit) -> str:
     """The clips of a line side by side as one video, so that they stay in step."""
     video = _side_by_side(list(exhibit.clips.values()))
     shown = round(video.shape[2] * SHOWN_HEIGHT / video.shape[1])

@@ -64,7 +64,11 @@ class DiskStore:
             "prompts": {place: suite.examples[place].prompt for place in shown},
             "fps": {place: suite.examples[place].fps for place in shown},
         }
-        write_file(self.directory / f"{suite.name}.npz", packed(found, heading))
+        write_file(self.place(suite.name), packed(found, heading))
+
+    def place(self, suite: str) -> Path:
+        """Where the whole of a suite is published."""
+        return self.directory / f"{suite}.npz"
 
     def _path(self, suite: str, shard: int) -> Path:
         return self._folders[suite] / f"{shard:05}.npz"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.restarts import EXPERIMENT, children, command, finish, make_set, started
+from benchmarks.restarts import children, command, finish, make_set, started
 
 EIGHT_DEVICES = ("--set=mesh.replica=2", "--set=mesh.context=2")  # by fsdp=2
 CLIPS = {"prompts": 12, "images": 3, "animations": 3}
@@ -30,11 +30,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def evaluating(run: Path, output: Path, processes: int, devices: int, *flags: str) -> list[str]:
     """What evaluates the run by several processes."""
     launch = [sys.executable, "-m", "launch.local", f"--processes={processes}"]
-    evaluate = [f"--checkpoint={run}", f"--output={output}", f"--experiment={EXPERIMENT}"]
     return [
         *launch,
         f"--devices_per_process={devices}",
-        *("--", "sora", "evaluate", *evaluate, "--set=mesh.fsdp=-1"),
+        *("--", "sora", "evaluate", f"--checkpoint={run}", f"--output={output}"),
         *("--set=sampling.rows=4", "--set=sampling.steps=3"),
         *(f"--set=evaluation.{name}={count}" for name, count in CLIPS.items()),
         *flags,

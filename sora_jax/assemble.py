@@ -31,7 +31,7 @@ from sora_jax.sharding.rules import replicated, rows_sharding
 from sora_jax.shown import first_shown, shown_requests
 from sora_jax.train.clock import Work
 from sora_jax.train.diffusion_loss import diffusion_loss
-from sora_jax.train.run import Run, TrainConfig
+from sora_jax.train.run import Evaluator, Run, TrainConfig
 from sora_jax.train.state import abstract_state, init_state
 from sora_jax.train.step import TrainStep
 from sora_jax.train.vae_losses import vae_loss
@@ -174,5 +174,5 @@ def _run(
         meta=meta,
         work=work,
         peak_flops=peak_flops(mesh.devices.flat[0].device_kind),
-        evaluators=(preview,),
+        evaluators=(Evaluator(training.evaluate_every, preview),),
     )

@@ -214,7 +214,7 @@ def load_run(
         generator=generator,
         vae=vae,
         statistics=statistics,
-        captions=_captions(experiment, directory, text_id, embed),
+        captions=captions_of(experiment, directory, text_id, embed),
         fingerprints={
             "experiment": fingerprint,
             "vae": f"{fingerprint}@{vae_step}",
@@ -238,7 +238,7 @@ def _chosen(checkpoints: Checkpoints, step: int | None) -> int:
     raise CheckpointError(f"{asked} in {checkpoints.directory}: {there}")
 
 
-def _captions(
+def captions_of(
     experiment: Experiment, directory: Path, text_id: str | None, embed: TextEmbedder | None
 ) -> Captions:
     """What makes of captions what the run's network reads."""

@@ -20,9 +20,12 @@ from sora_jax import __version__
 from sora_jax.assemble import dit_run, vae_run
 from sora_jax.cli.main import run
 from sora_jax.config import ConfigError, fingerprint, load_experiment, to_text
+from sora_jax.data.captions import make_embedder
 from sora_jax.data.mixture import Clips, open_clips
+from sora_jax.data.sources import ClipSet
 from sora_jax.experiment import Experiment
 from sora_jax.files import local_path
+from sora_jax.held_out import HeldOut, held_out_clips, scored
 from sora_jax.networks import measure_latents
 from sora_jax.processes import agree, code_id, is_first, join
 from sora_jax.run_directory import open_directory
@@ -62,6 +65,26 @@ STALL_SECONDS = flags.DEFINE_float(
     flag_values=FLAGS,
 )
 
+HELD_OUT = flags.DEFINE_string(
+    "held_out",
+    None,
+    "set of clips that are not trained on, to log the loss of, or how well the autoencoder keeps "
+    "them; retention.best may be one of these metrics",
+    flag_values=FLAGS,
+)
+HELD_OUT_EVERY = flags.DEFINE_integer(
+    "held_out_every",
+    None,
+    "steps between such scores (default: the experiment's evaluate_every)",
+    lower_bound=1,
+    flag_values=FLAGS,
+)
+EMBED = flags.DEFINE_string(
+    "embed",
+    None,
+    "MODULE:FUNCTION that makes embeddings of captions of --held_out, for a run on embeddings",
+    flag_values=FLAGS,
+)
 PROFILE_STEPS = flags.DEFINE_string(
     "profile_steps",
     None,
@@ -82,6 +105,10 @@ def main(argv: Sequence[str]) -> None:
     keep_on_disk()
     experiment = load_experiment(EXPERIMENT.value, SET.value)
     clips = open_clips(DATA.value, experiment.data)
+    held_out = None
+    if HELD_OUT.value is not None:
+        examples = held_out_clips(experiment, ClipSet(HELD_OUT.value))
+        held_out = HeldOut(examples, HELD_OUT_EVERY.value, make_embedder(EMBED.value))
     agree(_settings(experiment, clips))
     if is_first():
         print(f"{to_text(experiment)}fingerprint {fingerprint(experiment)}", flush=True)
@@ -92,6 +119,7 @@ def main(argv: Sequence[str]) -> None:
         directory,
         STAGE.value,
         EXECUTABLES.value,
+        held_out=held_out,
         profiled=profiled,
         stall_seconds=STALL_SECONDS.value,
     )
@@ -110,12 +138,16 @@ def train_stage(
     directory: Path,
     stage: str,
     executables: str | None = None,
+    held_out: HeldOut | None = None,
     **watched: Any,
 ) -> None:
     """Trains a stage to its end; after the autoencoder, measures its latents. `executables`: the
-    directory of programs made beforehand. `watched`: fields of Run about how it is watched."""
+    directory of programs made beforehand. `held_out`: clips to score as it goes. `watched`: fields
+    of Run about how it is watched."""
     make_run = vae_run if stage == "vae" else dit_run
     made_run = dataclasses.replace(make_run(experiment, clips, directory), **watched)
+    if held_out is not None:
+        made_run = scored(made_run, experiment, held_out)
     if executables is not None:
         made = Executables(executables, list(made_run.mesh.devices.flat))
         made_run = dataclasses.replace(made_run, executables=made)

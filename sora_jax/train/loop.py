@@ -20,7 +20,7 @@ from sora_jax.train.profile import Profiler
 from sora_jax.train.programs import Update
 from sora_jax.train.resume import resume
 from sora_jax.train.roll_call import RollCall
-from sora_jax.train.run import Run
+from sora_jax.train.run import Evaluator, Run
 from sora_jax.train.state import TrainState
 from sora_jax.train.step import OF_THE_STEP
 from sora_jax.train.watchdog import Watchdog
@@ -100,16 +100,16 @@ class _Loop:
             for step in range(first + 1, self.config.steps + 1):
                 state = self._step(update, state, step)
                 stops = self.roll_call.stops(step)
-                evaluates = self._is_time(step, self.config.evaluate_every)
+                due = [each for each in self.run.evaluators if self._is_time(step, each.every)]
                 saves = self._is_time(step, self.config.save_every) or stops
                 compares = self.roll_call.several and self._is_time(step, self.config.log_every)
-                if evaluates or saves or compares:
+                if due or saves or compares:
                     # Now: a run that is killed after the save never comes by this step again.
                     self._settle()
                 if saves or compares:
                     self.roll_call.compare(step)
-                if evaluates:
-                    self._evaluate(state, step)
+                if due:
+                    self._evaluate(due, state, step)
                 if saves:
                     self._save(state, step)
                 if stops and step < self.config.steps:
@@ -167,10 +167,10 @@ class _Loop:
             times = self.clock.close() | memory()
             self.writer.scalars(ended.number, self.window.close() | self.run.data.metrics(), times)
 
-    def _evaluate(self, state: TrainState, step: int) -> None:
+    def _evaluate(self, evaluators: Sequence[Evaluator], state: TrainState, step: int) -> None:
         with self.clock.spent("evaluate"):
-            for evaluator in self.run.evaluators:
-                evaluator(state, step, self.writer)
+            for evaluator in evaluators:
+                evaluator.call(state, step, self.writer)
                 self.watchdog.beat(f"evaluating after step {step}")
 
     def _save(self, state: TrainState, step: int) -> None:

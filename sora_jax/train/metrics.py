@@ -52,6 +52,8 @@ class MetricWriter:
     def _print(self, step: int, values: Mapping[str, float], times: Mapping[str, float]) -> None:
         """What is overall; the parts of it are in the files."""
         shown = [f"{name} {value:.4g}" for name, value in values.items() if "/" not in name]
+        if not shown:  # of an evaluator: the first is what the others are parts of
+            shown = [f"{name} {value:.4g}" for name, value in values.items()][:1]
         if times:
             left = round((self._total - step) / times["steps_per_second"])
             shown.append(f"{times['tokens_per_second']:,.0f} tokens/s")

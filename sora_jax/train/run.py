@@ -73,7 +73,13 @@ class DataStream(Protocol):
     def restore(self, state: Mapping[str, Any]) -> None: ...
 
 
-Evaluator = Callable[[TrainState, int, MetricWriter], None]
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+    """What is called every so many steps, and after the last, with the state, the step and the
+    run's writer."""
+
+    every: int
+    call: Callable[[TrainState, int, MetricWriter], None]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ import pytest
 from sora_jax.checkpoints import CheckpointError, Checkpoints, DamagedError, RetentionConfig
 from sora_jax.config import ConfigError
 from sora_jax.train.loop import train
+from sora_jax.train.run import Evaluator
 from tests.train.test_loop import CONFIG, Stopped, Stream, assert_equal, make_run
 
 
@@ -143,6 +144,6 @@ def test_a_run_keeps_what_it_says_also_over_a_restart(tmp_path: Path) -> None:
         retention=RetentionConfig(last=1, every_steps=6, best="score"),
     )
     with pytest.raises(Stopped):
-        train(make_run(tmp_path, Stream(stop_at=8), config, evaluators=[evaluate]))
-    train(make_run(tmp_path, None, config, evaluators=[evaluate]))
+        train(make_run(tmp_path, Stream(stop_at=8), config, evaluators=[Evaluator(2, evaluate)]))
+    train(make_run(tmp_path, None, config, evaluators=[Evaluator(2, evaluate)]))
     assert Checkpoints(tmp_path / "checkpoints").steps() == [12, 6, 4]

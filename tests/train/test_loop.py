@@ -22,7 +22,7 @@ from sora_jax.train.guard import NonFiniteError
 from sora_jax.train.loop import train
 from sora_jax.train.optimizer import OptimizerConfig, make_optimizer
 from sora_jax.train.programs import ShapeError
-from sora_jax.train.run import Prepared, Run, TrainConfig
+from sora_jax.train.run import Evaluator, Prepared, Run, TrainConfig
 from sora_jax.train.state import TrainState, abstract_state, init_state
 from sora_jax.train.step import TrainStep
 from sora_jax.types import Drawn
@@ -242,9 +242,10 @@ def test_evaluators_see_the_state_of_their_step_and_write_beside_the_loss(tmp_pa
         seen.append((int(state.step), step))
         writer.scalars(step, {"psnr_db": 30.0})
 
-    run = make_run(tmp_path, evaluators=[evaluator])
+    rarely = Evaluator(7, lambda state, step, writer: seen.append((int(state.step), -step)))
+    run = make_run(tmp_path, evaluators=[Evaluator(6, evaluator), rarely])
     train(run)
-    assert seen == [(6, 6), (12, 12)]
+    assert seen == [(6, 6), (7, -7), (12, 12), (12, -12)]
     assert [line["step"] for line in lines(run)] == [1, 3, 6, 6, 9, 12, 12]
     assert all(line["steps_per_second"] > 0 for line in lines(run) if "loss" in line)
 

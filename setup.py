@@ -47,8 +47,8 @@ EXTRAS = {
         "scipy>=1.14",
         "threadpoolctl>=3.5,<4",
     ],
-    # Plots of the report.
-    "eval": ["matplotlib>=3.10,<4"],
+    # Plots of the report, and flow between frames.
+    "eval": ["matplotlib>=3.10,<4", "opencv-python-headless>=4.10"],
     # Checkpoints in gs:// buckets: what etils and Orbax go through.
     "gcs": ["gcsfs>=2026.9"],
     # Accelerators: one of these beside the others.

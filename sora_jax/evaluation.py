@@ -4,6 +4,7 @@ An evaluation leaves in its output directory
 
     metrics.json         every number by name, and what it is of: one checkpoint, one set
     evaluations.jsonl    the same for each checkpoint that was evaluated there, a line each
+    vbench_results.json  VBench's dimensions, if they were asked for, as its own tool writes them
     report.html          tables, curves and playing clips, in one file
     evaluation/ema-300   what was found of each clip at step 300 (eval/store.py)
 """
@@ -30,15 +31,19 @@ from sora_jax.eval.evaluator import (
     world_material,
 )
 from sora_jax.eval.examples import longest, set_examples
-from sora_jax.eval.report import Curve, read_curves, table_text, write_report
+from sora_jax.eval.report import Curve, read_curves, write_report
 from sora_jax.eval.store import DiskStore
+from sora_jax.eval.suite import Found, Suite, collect
+from sora_jax.eval.tables import table_text
 from sora_jax.experiment import Experiment
 from sora_jax.files import write_file, write_json
 from sora_jax.networks import LoadedRun, Parameters, experiment_of, load_run, make_sampler
 from sora_jax.processes import code_id, is_first, wait_for_all
+from sora_jax.sample.video_io import vbench_names
 from sora_jax.sharding.mesh import MeshConfig
 
 METRICS_FILE, HISTORY_FILE, REPORT_FILE = "metrics.json", "evaluations.jsonl", "report.html"
+VBENCH_FILE = "vbench_results.json"
 VERSION = 1  # of the names in METRICS_FILE
 Line = dict[str, Any]  # of HISTORY_FILE
 
@@ -112,6 +117,8 @@ def evaluate_run(asked: Asked, step: int | None = None) -> Evaluated:
         found = evaluation_of(chosen, config, rows, store)
         result = Evaluated(found.metrics, {each.name: store.place(each.name) for each in chosen})
         _write(asked, run, found)
+        for suite in chosen:
+            _write_vbench(asked.output / VBENCH_FILE, suite, collect(suite, rows, store))
     wait_for_all(f"evaluated step {run.step}")
     return result
 
@@ -158,6 +165,21 @@ def _write(asked: Asked, run: LoadedRun, found: Evaluation) -> None:
     )
     print(table_text(found.metrics))
     print(f"scores: {asked.output / METRICS_FILE}\nreport: {asked.output / REPORT_FILE}")
+
+
+def _write_vbench(path: Path, suite: Suite, found: Found) -> None:
+    """What was found of VBench's dimensions, if anything, in the form of its own tool."""
+    prefix = f"{suite.name}/vbench/"
+    values = {
+        name.removeprefix(prefix): score.values.tolist()
+        for name, score in found.scores.items()
+        if name.startswith(prefix) and "/" not in name.removeprefix(prefix)
+    }
+    if values:
+        from sora_jax.eval.vbench import results
+
+        names = vbench_names([example.prompt for example in suite.examples])
+        write_json(path, results(values, names))
 
 
 def _made_by(asked: Asked, run: LoadedRun) -> dict[str, str]:

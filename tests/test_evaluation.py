@@ -140,6 +140,23 @@ def test_what_was_scored_is_not_scored_again(
     assert "loss: 2 of 2 clips to score" in capsys.readouterr().out
 
 
+def test_dimensions_of_vbench_are_written_as_its_tool_writes_them(run_directory: Path) -> None:
+    metrics = evaluate_run(Asked(run_directory, run_directory, ("vbench",))).metrics
+    written = json.loads((run_directory / "vbench_results.json").read_text())
+    mean, videos = written["temporal_flickering"]
+    assert mean == pytest.approx(metrics["text_to_video/vbench/temporal_flickering"])
+    assert len(videos) == 2
+    assert videos[0]["video_path"].endswith("-0.mp4")
+    assert set(written) == {
+        "temporal_flickering",
+        "motion_smoothness_dis",
+        "dynamic_degree_dis",
+        "subject_consistency_pixels",
+        "quality_4_of_7",
+    }
+    assert "quality" in (run_directory / "report.html").read_text()
+
+
 def test_metrics_of_other_kinds_stay_beside_those_of_a_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
     write_metrics(path, {"a": 1.0}, {"step": 3})

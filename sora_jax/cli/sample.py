@@ -28,7 +28,7 @@ from sora_jax.data.footage import read_frames, read_image, scan_video
 from sora_jax.data.transforms import fit, fit_changes
 from sora_jax.networks import LoadedRun, load_run, make_sampler
 from sora_jax.sample.generate import Request
-from sora_jax.sample.video_io import write_samples
+from sora_jax.sample.video_io import write_for_vbench, write_samples
 from sora_jax.train.executables import keep_on_disk
 
 Number = TypeVar("Number", int, float)
@@ -93,6 +93,13 @@ METHOD = flags.DEFINE_enum(
 OUTPUT = flags.DEFINE_string(
     "output", None, "directory for the files (default: samples in the run)", flag_values=FLAGS
 )
+VBENCH = flags.DEFINE_bool(
+    "vbench",
+    False,
+    "name videos as VBench's tool looks for them, PROMPT-0.mp4 and on, and write nothing else; it "
+    "wants --count 5 of each of its prompts",
+    flag_values=FLAGS,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +130,10 @@ def main(argv: Sequence[str]) -> None:
         print(f"cut to the {sampler.text_length} tokens that the run reads: {prompt}")
     provenance = {"sampling": to_dict(sampler.config), "fingerprints": run.fingerprints}
     directory = Path(OUTPUT.value or run.directory / "samples")
+    if VBENCH.value:
+        paths = write_for_vbench(samples, directory)
+        print(f"{len(paths)} videos for VBench: {directory}")
+        return
     paths = write_samples(samples, directory, provenance)
     print(f"{len(paths)} samples: {paths[0]}{' ...' if len(paths) > 1 else ''}")
     print(f"contact sheet: {directory / 'contact-sheet.png'}")

@@ -7,8 +7,9 @@ from pathlib import Path
 from sora_jax.errors import ConfigError
 from sora_jax.eval.clip_scores import difference
 from sora_jax.eval.evaluator import Exhibit
-from sora_jax.eval.report import SECTIONS, exhibit_html
+from sora_jax.eval.report import exhibit_html
 from sora_jax.eval.store import Published
+from sora_jax.eval.tables import SECTIONS
 from sora_jax.files import write_file
 from sora_jax.page import Table, facts_html, page_html, table_html
 

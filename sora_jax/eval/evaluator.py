@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sora_jax.data.buckets import Bucket
 from sora_jax.errors import ConfigError, nearest
-from sora_jax.eval import suites
+from sora_jax.eval import readers, suites
 from sora_jax.eval.examples import Example, images, longest, world_examples
+from sora_jax.eval.readers import Reader
 from sora_jax.eval.suite import Found, Store, Suite, Video, collect, metrics_of, score
 from sora_jax.sample.generate import Sampler
 from sora_jax.world.scene import WorldConfig
@@ -98,15 +99,33 @@ def _reconstruction(material: Material) -> list[Suite]:
     return [suites.reconstruction(material.sampler.models.vae, _every(material))]
 
 
-def _text(material: Material) -> list[Suite]:
-    if not material.of_the_world:
-        return []
+def _generation(material: Material, names: Sequence[str]) -> list[Suite]:
+    """Clips from captions, read in the ways of these names."""
     kinds = {"text_to_video": material.videos, "text_to_image": material.images}
-    return [
-        suites.captions(name, material.sampler, examples)
-        for name, examples in kinds.items()
-        if examples
-    ]
+    found = []
+    for kind, examples in kinds.items():
+        own = {
+            name: READERS[name](material, examples)
+            for name in names
+            if examples and _is_readable(material, name, examples)
+        }
+        if own:
+            found.append(suites.generation(kind, material.sampler, examples, own))
+    return found
+
+
+def _is_readable(material: Material, name: str, examples: Sequence[Example]) -> bool:
+    """Facts are known of the world alone, and motion is of videos."""
+    if name == "text":
+        return material.of_the_world
+    return len(examples[0].video) > 1
+
+
+READERS: dict[str, Callable[[Material, Sequence[Example]], Reader]] = {
+    "text": lambda material, examples: readers.facts(material.sampler.models.vae, examples),
+    "vbench": lambda material, examples: readers.vbench(examples),
+}
+DEFAULT = ("reconstruction", "loss", "text", "animation")
 
 
 def _animation(material: Material) -> list[Suite]:
@@ -125,7 +144,6 @@ def _every(material: Material) -> Sequence[Example]:
 SUITES: dict[str, Callable[[Material], list[Suite]]] = {
     "reconstruction": _reconstruction,
     "loss": _loss,
-    "text": _text,
     "animation": _animation,
 }
 
@@ -136,15 +154,21 @@ def chosen_suites(names: Sequence[str], material: Material) -> list[Suite]:
     Raises:
         ConfigError: there is none of a name, or the clips do not allow it.
     """
+    known = (*SUITES, *READERS)
     for name in names:
-        if name not in SUITES:
-            hint = nearest(name, SUITES) or f"; there are: {', '.join(SUITES)}"
+        if name not in known:
+            hint = nearest(name, known) or f"; there are: {', '.join(known)}"
             raise ConfigError(f"there is no suite '{name}'{hint}")
-    by_name = {name: SUITES[name](material) for name in names or SUITES}
+    found = {name: SUITES[name](material) for name in names or DEFAULT if name in SUITES}
+    ways = [name for name in names or DEFAULT if name in READERS]
+    for name in ways:
+        found[name] = _generation(material, [name])
     for name in names:
-        if not by_name[name]:
+        if not found[name]:
             raise ConfigError(f"suite {name} has nothing to score on these clips: leave it out")
-    return [suite for found in by_name.values() for suite in found]
+    # Clips are made once, however many ways they are read in.
+    others = [suite for name in found if name in SUITES for suite in found[name]]
+    return [*others, *_generation(material, ways)]
 
 
 def evaluate(chosen: Sequence[Suite], config: EvaluationConfig, rows: int, store: Store) -> None:

@@ -1,4 +1,4 @@
-"""The scores of a run as tables, and as one self-contained page with playing videos."""
+"""The scores of a run as one self-contained page with playing videos."""
 
 import dataclasses
 import html
@@ -13,43 +13,17 @@ from jaxtyping import UInt8
 
 from sora_jax.data.media import encode_png
 from sora_jax.eval.evaluator import Evaluation, Exhibit
+from sora_jax.eval.tables import SECTIONS, Metrics, number, tables
 from sora_jax.files import write_file
 from sora_jax.page import SHOWN_HEIGHT, Table, data_url, facts_html, page_html, table_html
 from sora_jax.sample.video_io import enlarged, playable_mp4
 
-Metrics = Mapping[str, float]
 Curve = tuple[list[int], list[float]]  # steps and values
 
 READ_BACK = (
     "Generated clips are read back to objects and compared with their captions; what cannot be "
     "read counts as wrong. In parentheses: 95 % intervals over clips."
 )
-SECTIONS = {
-    "text_to_video": (
-        "Text to video",
-        "From captions of unseen scenes; the true clip is one of many that fit.",
-    ),
-    "text_to_image": ("Text to image", "The same, of a single frame."),
-    "animate": ("Animating an image", "The first frame and the caption are given."),
-    "reconstruction": ("Autoencoder", "What the latents keep, beside a resize of equal size."),
-}
-COLUMNS = {
-    "": "generated",
-    "ceiling_vae/": "ceiling: true clips through the autoencoder",
-    "ground_truth/": "true clips",
-    "floor_shuffled/": "floor: captions shuffled",
-    "static/": "first frame frozen",
-}
-QUESTIONS = {
-    "colour_accuracy": "colour",
-    "shape_accuracy": "shape",
-    "size_accuracy": "size",
-    "count_accuracy": "count",
-    "movement_accuracy": "kind of motion",
-    "direction_accuracy": "direction",
-    "speed_accuracy": "speed",
-    "coverage": "clips that can be read",
-}
 # Metric -> what it is called, and what is shown beside it.
 HEADLINES: dict[str, tuple[str, dict[str, str]]] = {
     f"text_to_video/{question}_accuracy": (
@@ -72,34 +46,6 @@ HEADLINES: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "nearest/accuracy": ("nearest clip is its own", {"of clips": "nearest/candidates"}),
 }
-# Of scores that stand alone: a name, and the metric that belongs beside it with its name.
-PAIRS = {
-    "vae/psnr_db": ("autoencoder, PSNR", "vae/psnr_baseline_db", "bilinear, as many numbers"),
-    "vae/ssim": ("autoencoder, SSIM", "vae/ssim_baseline", "bilinear, as many numbers"),
-    "held_out/loss": (
-        "loss on these clips, of velocities",
-        "held_out/loss/standard_error",
-        "standard error",
-    ),
-    "animate/first_frame_psnr_db": (
-        "animation, PSNR of the first frame",
-        "animate/first_frame_psnr_ceiling_db",
-        "through the autoencoder",
-    ),
-    "animate/colour_jump": ("animation, colour jump after the first frame", "", "levels of 255"),
-    "animate/still_fraction": (
-        "animation, share of clips that stand still",
-        "animate/ground_truth/still_fraction",
-        "true clips",
-    ),
-    "nearest/accuracy": (
-        "nearest true clip is the sample's own, share",
-        "nearest/candidates",
-        "clips to choose from",
-    ),
-    "nearest/psnr_db": ("PSNR to the nearest true clip", "", "frame 0 left out"),
-}
-
 OVER_STEPS = {
     "held_out/loss": "loss on these clips",
     "text_to_video/colour_accuracy": "text to video: colour",
@@ -109,52 +55,6 @@ OVER_STEPS = {
     "nearest/accuracy": "nearest clip is its own",
 }
 PLOTS_IN_ROW = 2
-
-
-def tables(metrics: Metrics) -> list[Table]:
-    """The scores in order, each beside what bounds it."""
-    found = [_caption_table(metrics, name) for name in ("text_to_video", "text_to_image")]
-    rows = []
-    for name, (label, other, other_label) in PAIRS.items():
-        if name in metrics:
-            beside = f"{_number(other, metrics[other])} " if other else ""
-            rows.append((label, _with_interval(metrics, name), f"{beside}{other_label}"))
-    found.append(Table("Autoencoder, loss and animation", ("", "measured", "beside"), tuple(rows)))
-    return [table for table in found if table.rows]
-
-
-def _caption_table(metrics: Metrics, task: str) -> Table:
-    columns = [c for c in COLUMNS if f"{task}/{c}colour_accuracy" in metrics]
-    rows = []
-    for question, label in QUESTIONS.items():
-        if f"{task}/{question}" in metrics:
-            cells = [_number(question, metrics[f"{task}/{c}{question}"]) for c in columns]
-            rows.append((label, _with_interval(metrics, f"{task}/{question}"), *cells[1:]))
-    header = ("", *(COLUMNS[column] for column in columns))
-    return Table(SECTIONS[task][0], header, tuple(rows))
-
-
-def _with_interval(metrics: Metrics, name: str) -> str:
-    """A score, and in parentheses the interval it has."""
-    if f"{name}/low" not in metrics:
-        return _number(name, metrics[name])
-    ends = " to ".join(_number("", metrics[f"{name}/{end}"]) for end in ("low", "high"))
-    return f"{_number(name, metrics[name])} ({ends})"
-
-
-def _number(name: str, value: float) -> str:
-    if name.endswith("_db"):
-        return f"{value:.1f} dB"
-    return f"{value:.0f}" if name.endswith("candidates") else f"{value:.3f}"
-
-
-def table_text(metrics: Metrics) -> str:
-    """All tables for a terminal."""
-    texts = []
-    for table in tables(metrics):
-        short = tuple(cell.partition(":")[0] for cell in table.header)
-        texts.append(f"\n{table.title}\n{dataclasses.replace(table, header=short).text()}")
-    return "\n".join(texts)
 
 
 def read_curves(path: Path) -> dict[str, Curve]:
@@ -222,8 +122,8 @@ def _headlines(metrics: Metrics) -> str:
     cards = []
     for name, (label, beside) in HEADLINES.items():
         if name in metrics:
-            others = ", ".join(f"{k} {_number(v, metrics[v])}" for k, v in beside.items())
-            figure = f"<span>{label}</span><b>{_number(name, metrics[name])}</b>"
+            others = ", ".join(f"{k} {number(v, metrics[v])}" for k, v in beside.items())
+            figure = f"<span>{label}</span><b>{number(name, metrics[name])}</b>"
             cards.append(f"<div class='figure'>{figure}<small>{others}</small></div>")
     return f"<div class='figures'>{''.join(cards)}</div>"
 

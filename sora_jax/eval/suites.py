@@ -1,17 +1,17 @@
 """What a trained run is scored on: loss, autoencoder, captions to clips, animation.
 
-Names of metrics are paths: what was done, the column if it is not the model's own, the score. The
-columns that bound text_to_video are ground_truth (true clips), ceiling_vae (true clips through the
-autoencoder), floor_shuffled (the model's clips under other captions) and static (the model's first
-frames, frozen).
+Names of metrics are paths: what was done, the column if it is not the model's own, the score.
 """
 
 from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from sora_jax.eval.animation import colour_change, is_still
 from sora_jax.eval.clip_scores import Score, of_values, prefixed
 from sora_jax.eval.example_losses import example_losses
 from sora_jax.eval.examples import Example
+from sora_jax.eval.readers import Reader
 from sora_jax.eval.reconstruction import (
     bilinear_baseline,
     latent_numbers,
@@ -20,7 +20,6 @@ from sora_jax.eval.reconstruction import (
     ssim,
 )
 from sora_jax.eval.suite import Found, Suite, Video
-from sora_jax.eval.world_state import frozen, read, score, score_shuffled
 from sora_jax.models.vae import VAE
 from sora_jax.sample.generate import Request, Sampler, latent_frames
 
@@ -69,30 +68,27 @@ def loss(sampler: Sampler, examples: Sequence[Example]) -> Suite:
     return Suite("loss", examples, find, further, repr(sampler.times))
 
 
-def captions(name: str, sampler: Sampler, examples: Sequence[Example]) -> Suite:
-    """`text_to_video/...` or `text_to_image/...`: clips from captions alone, read and compared with
-    what these say. All examples have one frame rate."""
-    prompted, fps = [example.facts for example in examples], examples[0].fps
+def generation(
+    name: str, sampler: Sampler, examples: Sequence[Example], readers: Mapping[str, Reader]
+) -> Suite:
+    """`text_to_video/...` or `text_to_image/...`: clips from captions alone, made once and read by
+    each of the readers."""
 
     def find(places: Sequence[int]) -> Found:
         samples = sampler.generate([_request(examples[place]) for place in places])
-        made, truths = [each.video for each in samples], [examples[k].video for k in places]
-        own, scenes = [prompted[place] for place in places], read(made, fps)
-        columns = {
-            "": score(scenes, own),
-            "ground_truth/": score(read(truths, fps), own),
-            "ceiling_vae/": score(read(reconstruct(sampler.models.vae, truths), fps), own),
-            "floor_shuffled/": score_shuffled(scenes, places, prompted),
-        }
-        if len(made[0]) > 1:
-            columns["static/"] = score(read(map(frozen, made), fps), own)
         scores = {"prompts_cut": of_values(each.prompt_is_cut for each in samples)}
-        for column, found in columns.items():
-            scores |= prefixed(column, found)
-        shown = {"generated": made, "true": truths}
-        return Found(prefixed(f"{name}/", scores), clips=_placed(places, shown))
+        arrays: dict[str, np.ndarray] = {}
+        for reader in readers.values():
+            found = reader(places, [each.video for each in samples])
+            scores |= found.scores
+            arrays |= found.arrays
+        shown = {
+            "generated": [each.video for each in samples],
+            "true": [examples[place].video for place in places],
+        }
+        return Found(prefixed(f"{name}/", scores), arrays, _placed(places, shown))
 
-    return Suite(name, examples, find)
+    return Suite(name, examples, find, settings=" ".join(readers))
 
 
 def animation(sampler: Sampler, examples: Sequence[Example], *, nearest: bool = False) -> Suite:

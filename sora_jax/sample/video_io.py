@@ -4,6 +4,7 @@ Every file is written beside its place and moved there whole, so that a reader, 
 full, never meets half of one.
 """
 
+import collections
 import io
 import math
 import re
@@ -16,6 +17,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from sora_jax.data.media import av_rate, encode_png
+from sora_jax.errors import UserError
 from sora_jax.files import write_file, write_json
 from sora_jax.sample.generate import Sample
 
@@ -24,6 +26,7 @@ QUALITY = 12  # x264's constant rate factor: no difference that one sees
 SHEET_FRAMES = 6  # of a clip on a contact sheet, evenly spaced
 SHEET_HEIGHT = 96  # pixels of a frame there
 CHARACTER_WIDTH, LINE_HEIGHT, GAP = 6, 14, 8
+NAME_BYTES = 255  # of a file's name
 NAME_LENGTH = 60  # characters of a caption in a file's name
 
 
@@ -124,6 +127,35 @@ def write_samples(
     clips = [(sample.request.prompt, sample.video) for sample in samples]
     write_file(directory / "contact-sheet.png", contact_sheet(clips))
     return paths
+
+
+def vbench_names(prompts: Sequence[str]) -> list[str]:
+    """Files of videos as VBench's tool looks for them: PROMPT-NUMBER.mp4, those of a prompt
+    numbered from 0 in their order."""
+    counts: collections.Counter[str] = collections.Counter()
+    names = []
+    for prompt in prompts:
+        names.append(f"{prompt}-{counts[prompt]}.mp4")
+        counts[prompt] += 1
+    return names
+
+
+def write_for_vbench(samples: Sequence[Sample], directory: Path) -> list[Path]:
+    """Writes MP4s as VBench's tool looks for them. Returns their paths.
+
+    Raises:
+        UserError: no file can be called by a prompt, and then none is written; or one cannot be.
+    """
+    names = vbench_names([sample.request.prompt for sample in samples])
+    for name in names:
+        if "/" in name or "\0" in name or len(name.encode()) > NAME_BYTES:
+            raise UserError(
+                f"VBench names videos by their prompts, and no file can be called {name[:80]!r}: "
+                "leave slashes out, and keep prompts below 250 bytes"
+            )
+    for name, sample in zip(names, samples, strict=True):
+        write_file(directory / name, playable_mp4(sample.video, sample.request.fps))
+    return [directory / name for name in names]
 
 
 def contact_sheet(clips: Sequence[tuple[str, UInt8[np.ndarray, "t h w 3"]]]) -> bytes:

@@ -138,3 +138,17 @@ def test_mistakes_are_told_in_a_sentence(
 ) -> None:
     with pytest.raises(UserError, match=sentence):
         sora_sample(*arguments)
+
+
+def test_videos_are_named_as_vbench_looks_for_them(
+    sora_sample: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "videos"
+    sora_sample(
+        "--vbench", "--prompt=a red circle", "--prompt=b", "--count=2", f"--output={folder}"
+    )
+    names = [f"{prompt}-{number}.mp4" for prompt in ("a red circle", "b") for number in (0, 1)]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    with pytest.raises(UserError, match="no file can be called 'a/c-0.mp4': leave slashes out"):
+        sora_sample("--vbench", "--prompt=a/c", f"--output={tmp_path / 'none'}")
+    assert not (tmp_path / "none").exists()

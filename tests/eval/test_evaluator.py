@@ -10,7 +10,7 @@ import pytest
 from sora_jax.data.buckets import Bucket
 from sora_jax.diffusion.times import TimesConfig
 from sora_jax.errors import ConfigError
-from sora_jax.eval import suites
+from sora_jax.eval import readers, suites
 from sora_jax.eval.evaluator import (
     Evaluation,
     EvaluationConfig,
@@ -48,10 +48,12 @@ class Oracle:
         examples: Sequence[Example],
         rule: Callable[[np.ndarray], np.ndarray] = lambda video: video,
     ):
-        self.models = sampler.models
+        self.models, self.times = sampler.models, sampler.times
+        self.asked: list[Request] = []
         self.clips = {example.seed: rule(example.video) for example in examples}
 
     def generate(self, requests: Sequence[Request]) -> list[Sample]:
+        self.asked += requests
         return [Sample(request, self.clips[request.seed], (), False) for request in requests]
 
 
@@ -64,6 +66,12 @@ def evaluated(material: Material, rows: int = 16) -> Evaluation:
 
 def metrics(suite: Suite) -> dict[str, float]:
     return metrics_of(suite, suite.find(range(len(suite.examples))))
+
+
+def captions(sampler: Sampler, examples: Sequence[Example]) -> Suite:
+    """Videos from captions, whose facts are read."""
+    ways = {"text": readers.facts(sampler.models.vae, examples)}
+    return suites.generation("text_to_video", sampler, examples, ways)
 
 
 def test_every_score_is_there_and_is_a_number(sampler: Sampler) -> None:
@@ -97,7 +105,7 @@ def test_every_score_is_there_and_is_a_number(sampler: Sampler) -> None:
 
 def test_an_oracle_reaches_the_ground_truth(sampler: Sampler) -> None:
     examples = world_examples(WORLD, [VIDEO], 8.0, 8, first_seed=7_000)
-    found = metrics(suites.captions("text_to_video", Oracle(sampler, examples), examples))
+    found = metrics(captions(Oracle(sampler, examples), examples))
     for name in ("colour", "shape", "count", "direction", "speed"):
         value = found[f"text_to_video/{name}_accuracy"]
         assert value == found[f"text_to_video/ground_truth/{name}_accuracy"] >= 0.95
@@ -113,7 +121,7 @@ def test_an_oracle_reaches_the_ground_truth(sampler: Sampler) -> None:
 def test_a_model_that_copies_the_first_frame_is_found_out(sampler: Sampler) -> None:
     examples = world_examples(WORLD, [VIDEO], 8.0, 8, first_seed=7_000)
     copier = Oracle(sampler, examples, lambda video: np.repeat(video[:1], len(video), 0))
-    found = metrics(suites.captions("text_to_video", copier, examples))
+    found = metrics(captions(copier, examples))
     assert found["text_to_video/direction_accuracy"] == 0
     assert metrics(suites.animation(copier, examples))["animate/still_fraction"] == 1
 
@@ -151,6 +159,21 @@ def test_clips_of_a_set_are_scored_without_knowing_what_they_show(sampler: Sampl
 def test_a_run_without_videos_is_refused_in_a_sentence(sampler: Sampler) -> None:
     with pytest.raises(ConfigError, match="has no video"):
         world_material(sampler, CONFIG, WORLD, (IMAGE,), 8.0)
+
+
+def test_clips_are_made_once_and_read_in_every_way(sampler: Sampler) -> None:
+    examples = world_examples(WORLD, [VIDEO], 8.0, 3, 7_000)
+    oracle = Oracle(sampler, examples)
+    material = Material(oracle, CONFIG, examples, [], True)
+    store, chosen = Memory(), chosen_suites(("vbench", "loss", "text"), material)
+    assert [suite.name for suite in chosen] == ["loss", "text_to_video"]
+    store, calls = Memory(), len(oracle.asked)
+    evaluate(chosen[1:], CONFIG, 16, store)
+    assert len(oracle.asked) == calls + 3
+    found = evaluation_of(chosen[1:], CONFIG, 16, store).metrics
+    assert found["text_to_video/colour_accuracy"] >= 0.9
+    assert found["text_to_video/vbench/frozen/temporal_flickering"] == 1
+    assert 0.9 < found["text_to_video/vbench/temporal_flickering"] < 1
 
 
 def test_suites_are_chosen_by_name_and_what_cannot_be_scored_is_said(sampler: Sampler) -> None:

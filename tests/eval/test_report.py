@@ -10,7 +10,8 @@ import pytest
 
 from sora_jax.errors import UserError
 from sora_jax.eval.evaluator import Evaluation, Exhibit
-from sora_jax.eval.report import read_curves, table_text, tables, write_report
+from sora_jax.eval.report import read_curves, write_report
+from sora_jax.eval.tables import table_text, tables
 from tests.pages import Tags
 
 METRICS = {

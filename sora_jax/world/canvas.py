@@ -7,8 +7,8 @@ picture has no pixel size of its own; x goes to the right and y down.
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from sora_jax.world.render import coverage
-from sora_jax.world.scene import PALETTE, Colour, Shape
+from sora_jax.world.render import DISTANCES
+from sora_jax.world.scene import EXTENT, PALETTE, Colour, Shape
 
 BACKGROUND = (0.10, 0.10, 0.12)
 GREY = (0.55, 0.55, 0.55)
@@ -32,7 +32,8 @@ def shape_cover(
     x, y = np.asarray(centres, np.float32).T[:, :, None, None]
     radii = np.broadcast_to(np.asarray(radius, np.float32), len(centres))[:, None, None]
     dx, dy = place[None, None, :] - x, place[None, :, None] - y
-    return coverage(shape, dx, dy, radii, 1 / size)
+    distance = DISTANCES[shape](dx / radii, dy / radii, EXTENT[shape]) * radii
+    return np.clip(0.5 - distance * size, 0, 1)
 
 
 def box_cover(low: Float[np.ndarray, "t 2"], high: Float[np.ndarray, "t 2"], size: int) -> Cover:

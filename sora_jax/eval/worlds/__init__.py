@@ -1,0 +1,1 @@
+"""How well clips keep the laws of the procedural worlds, read from pixels alone."""

@@ -110,13 +110,14 @@ def amounts(video: UInt8[np.ndarray, "t h w 3"], colour: Colour) -> Float[np.nda
 def _foreground(video: UInt8[np.ndarray, "t h w 3"]) -> _Pixels:
     """The pixels of palette colours."""
     excess = video.astype(np.float32) / 255 - BASE
-    frame, row, column = np.nonzero((excess**2).sum(-1) > FAINT**2)
+    frame, row, column = np.nonzero(_squared(excess) > FAINT**2)
     excess = excess[frame, row, column]
-    along = excess @ (RAYS / LENGTHS[:, None]).T
-    colour = along.argmax(-1)
-    along = along.max(-1)
+    units = RAYS / LENGTHS[:, None]
+    # By channel: a product of such thin matrices waits for the threads it starts.
+    parts = sum(units[:, channel, None] * excess[:, channel] for channel in range(3))
+    colour, along = parts.argmax(0), parts.max(0)
     amount = along / LENGTHS[colour]
-    off = np.sqrt(np.maximum((excess**2).sum(-1) - along**2, 0))
+    off = np.sqrt(np.maximum(_squared(excess) - along**2, 0))
     kept = (along > 0) & (off < OFF_COLOUR * np.maximum(amount, 0.35))
     return _Pixels(
         frame[kept],
@@ -125,3 +126,8 @@ def _foreground(video: UInt8[np.ndarray, "t h w 3"]) -> _Pixels:
         colour[kept],
         np.minimum(amount[kept], 1.0),
     )
+
+
+def _squared(vectors: np.ndarray) -> np.ndarray:
+    """Squared length along the last axis, which einsum finds several times as fast as a sum."""
+    return np.asarray(np.einsum("...c,...c->...", vectors, vectors))

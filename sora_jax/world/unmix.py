@@ -50,30 +50,61 @@ class Blobs:
 
 @dataclass(frozen=True, eq=False)
 class _Pixels:
-    """The pixels that are not background, one a row: frame, place, palette colour and amount."""
+    """Pixels that are not background, one a row: frame, place, number of a colour and amount."""
 
     frame: np.ndarray
-    x: np.ndarray
-    y: np.ndarray
+    row: np.ndarray
+    column: np.ndarray
     colour: np.ndarray
     amount: np.ndarray
 
 
 def find(video: UInt8[np.ndarray, "t h w 3"], colours: Sequence[Colour] = COLOURS) -> Blobs:
-    """The blobs of these colours in every frame; each colour is taken to have at most one.
+    """The blobs of these colours in every frame; each colour is taken to have at most one."""
+    seen = _of_one_colour(video)
+    number = np.full(len(COLOURS), -1)
+    number[[COLOURS.index(colour) for colour in colours]] = np.arange(len(colours))
+    wanted = number[seen.colour] >= 0
+    pixels = _Pixels(
+        seen.frame[wanted],
+        seen.row[wanted],
+        seen.column[wanted],
+        number[seen.colour[wanted]],
+        seen.amount[wanted],
+    )
+    return _gather(pixels, len(colours), video.shape)
+
+
+def find_mixed(
+    video: UInt8[np.ndarray, "t h w 3"], colours: tuple[Colour, Colour]
+) -> tuple[Blobs, Float[np.ndarray, "t h w 2"]]:
+    """The blobs of two colours of which one lies over the other, and how far each pixel is of
+    either. Along their border pixels hold both, and look like a third colour of the palette."""
+    seen = _of_mixture(video, colours)
+    shares = np.zeros((*video.shape[:3], 2), np.float32)
+    shares[seen.frame, seen.row, seen.column, seen.colour] = seen.amount
+    return _gather(seen, 2, video.shape), shares
+
+
+def amounts(video: UInt8[np.ndarray, "t h w 3"], colour: Colour) -> Float[np.ndarray, "t h w"]:
+    """How far each pixel is of this colour: 0 where it is background or of another."""
+    seen = _of_one_colour(video)
+    amount = np.zeros(video.shape[:3], np.float32)
+    own = seen.colour == COLOURS.index(colour)
+    amount[seen.frame[own], seen.row[own], seen.column[own]] = seen.amount[own]
+    return amount
+
+
+def _gather(pixels: _Pixels, colours: int, shape: tuple[int, ...]) -> Blobs:
+    """The blobs of pixels of so many colours, in frames of a video's shape.
 
     The centroid settles from that of all pixels of the colour to that of those in its reach, so
     that a few stray ones do not pull it.
     """
-    seen = _foreground(video)
-    height, width = video.shape[1:3]
+    frames, height, width = shape[:3]
     pixel = 1 / np.sqrt(height * width)
-    number = np.full(len(COLOURS), -1)
-    number[[COLOURS.index(colour) for colour in colours]] = np.arange(len(colours))
-    wanted = number[seen.colour] >= 0
-    cell = seen.frame[wanted] * len(colours) + number[seen.colour[wanted]]
-    x, y, amount = seen.x[wanted], seen.y[wanted], seen.amount[wanted]
-    cells = len(video) * len(colours)
+    cell, cells = pixels.frame * colours + pixels.colour, frames * colours
+    x, y, amount = pixels.column + 0.5, pixels.row + 0.5, pixels.amount
     core = np.where(amount > CORE, amount, 0.0)
     area = np.bincount(cell, core, cells)
     weights, near = core, core
@@ -89,29 +120,16 @@ def find(video: UInt8[np.ndarray, "t h w 3"], colours: Sequence[Colour] = COLOUR
     centroid = np.stack([np.bincount(cell, weights * at, cells) / total for at in (x, y)], -1)
     centroid[found < 1] = np.nan
     compactness = np.bincount(cell, near, cells) / np.maximum(area, 1e-9)
-    shape = (len(video), len(colours))
     return Blobs(
-        (found * pixel**2).reshape(shape),
-        (centroid * pixel).reshape(*shape, 2),
-        compactness.reshape(shape),
+        (found * pixel**2).reshape(frames, colours),
+        (centroid * pixel).reshape(frames, colours, 2),
+        compactness.reshape(frames, colours),
     )
 
 
-def amounts(video: UInt8[np.ndarray, "t h w 3"], colour: Colour) -> Float[np.ndarray, "t h w"]:
-    """How far each pixel is of this colour: 0 where it is background or of another."""
-    seen = _foreground(video)
-    amount = np.zeros(video.shape[:3], np.float32)
-    own = seen.colour == COLOURS.index(colour)
-    row, column = (seen.y[own] - 0.5).astype(int), (seen.x[own] - 0.5).astype(int)
-    amount[seen.frame[own], row, column] = seen.amount[own]
-    return amount
-
-
-def _foreground(video: UInt8[np.ndarray, "t h w 3"]) -> _Pixels:
-    """The pixels of palette colours."""
-    excess = video.astype(np.float32) / 255 - BASE
-    frame, row, column = np.nonzero(_squared(excess) > FAINT**2)
-    excess = excess[frame, row, column]
+def _of_one_colour(video: UInt8[np.ndarray, "t h w 3"]) -> _Pixels:
+    """The pixels that are of a colour of the palette, by its number there."""
+    frame, row, column, excess = _foreground(video)
     units = RAYS / LENGTHS[:, None]
     # By channel: a product of such thin matrices waits for the threads it starts.
     parts = sum(units[:, channel, None] * excess[:, channel] for channel in range(3))
@@ -120,12 +138,30 @@ def _foreground(video: UInt8[np.ndarray, "t h w 3"]) -> _Pixels:
     off = np.sqrt(np.maximum(_squared(excess) - along**2, 0))
     kept = (along > 0) & (off < OFF_COLOUR * np.maximum(amount, 0.35))
     return _Pixels(
-        frame[kept],
-        column[kept] + 0.5,
-        row[kept] + 0.5,
-        colour[kept],
-        np.minimum(amount[kept], 1.0),
+        frame[kept], row[kept], column[kept], colour[kept], np.minimum(amount[kept], 1.0)
     )
+
+
+def _of_mixture(video: UInt8[np.ndarray, "t h w 3"], colours: tuple[Colour, Colour]) -> _Pixels:
+    """The pixels that are of two colours and background in any shares, once for each colour."""
+    frame, row, column, excess = _foreground(video)
+    rays = RAYS[[COLOURS.index(colour) for colour in colours]]
+    shares = excess @ np.linalg.pinv(rays)
+    off = np.sqrt(_squared(excess - shares @ rays))
+    kept = off < OFF_COLOUR * np.clip(shares.sum(1), 0.35, None)
+    which, colour = np.nonzero((shares > FAINT) & kept[:, None])
+    amount = np.minimum(shares[which, colour], 1.0)
+    return _Pixels(frame[which], row[which], column[which], colour, amount)
+
+
+def _foreground(
+    video: UInt8[np.ndarray, "t h w 3"],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Frame, row and column of the pixels that are not background, and their differences from
+    it [n, 3]."""
+    excess = video.astype(np.float32) / 255 - BASE
+    frame, row, column = np.nonzero(_squared(excess) > FAINT**2)
+    return frame, row, column, excess[frame, row, column]
 
 
 def _squared(vectors: np.ndarray) -> np.ndarray:

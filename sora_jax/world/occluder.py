@@ -80,10 +80,16 @@ def hidden(truth: Occluder) -> Bool[np.ndarray, " t"]:
     return abs(places(truth)[:, 0] - 0.5) < BAR - truth.extent
 
 
+def in_the_open(places: Float[np.ndarray, "t 2"], truth: Occluder) -> Bool[np.ndarray, " t"]:
+    """At which places all of the shape is to be seen, on either side of the bar; not where nan."""
+    off = abs(places[:, 0] - 0.5)
+    return (off > BAR + truth.extent) & (off < 0.5 - truth.extent)
+
+
 def shown_after(truth: Occluder) -> Bool[np.ndarray, " t"]:
     """In which frames all of the shape is to be seen beyond the bar."""
-    beyond = (places(truth)[:, 0] - 0.5) * HEADING[truth.direction]
-    return (beyond > BAR + truth.extent) & (beyond < 0.5 - truth.extent)
+    way = places(truth)
+    return in_the_open(way, truth) & ((way[:, 0] - 0.5) * HEADING[truth.direction] > 0)
 
 
 def render(truth: Occluder, size: int) -> UInt8[np.ndarray, "t h w 3"]:

@@ -78,7 +78,7 @@ def test_another_shape_is_not_the_same_thing(rows: dict[str, Row]) -> None:
     row = rows["another_shape_comes_out"]
     assert row.score("reemergence") == 1
     assert row.score("identity") == 0
-    assert row.score("caption_facts") == 0.75
+    assert row.value("caption_facts") == 0.75
 
 
 def test_another_colour_after_the_bar_is_not_the_same_thing() -> None:

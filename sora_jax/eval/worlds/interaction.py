@@ -17,7 +17,6 @@ from sora_jax.world.painter import (
     MARK,
     SQUARE,
     Painter,
-    moves,
     path,
     square_cover,
 )
@@ -51,9 +50,8 @@ def measure(video: UInt8[np.ndarray, "t h w 3"], truth: Painter) -> Measures:
     """The metrics of a clip that should show the square follow the actions of this truth."""
     walk = follow(video, truth)
     expected = path(truth) - path(truth)[0]
-    length = float(np.linalg.norm(moves(truth), axis=-1).sum())
-    steps = np.linalg.norm(np.diff(walk.places, axis=0), axis=-1)
-    motion = moved(float(np.nansum(steps)) if walk.found.any() else math.nan, length)
+    always = np.ones((truth.frames, 1), bool)
+    motion = moved(walk.places[:, None], walk.found[:, None], path(truth)[:, None], always)
     gate = motion.score
     off = float(np.nan_to_num(np.linalg.norm(walk.ways - expected, axis=-1), nan=1.0).mean())
     usual = float(np.linalg.norm(expected, axis=-1).mean())

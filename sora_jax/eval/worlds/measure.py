@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,29 @@ def median(values: np.ndarray, least: int = 1) -> float:
     return float(np.median(values)) if len(values) >= least else math.nan
 
 
-def moved(travel: float, true_travel: float) -> Measure:
+def travel(track: Float[np.ndarray, "t k 2"], seen: Bool[np.ndarray, "t k"]) -> float:
+    """How far things go: the root mean square distance from the middles of their own tracks, which
+    a little jitter hardly adds to; nan where nothing is seen."""
+    off = centred(track, seen)[seen]
+    return float(np.sqrt((off**2).sum(-1).mean())) if len(off) else math.nan
+
+
+def centred(
+    track: Float[np.ndarray, "t k 2"], seen: Bool[np.ndarray, "t k"]
+) -> Float[np.ndarray, "t k 2"]:
+    """Tracks about their own means over the frames that show them; nan elsewhere."""
+    # From the first place seen, so that of no motion at all the mean is exact.
+    way = np.where(seen[..., None], track - track[seen.argmax(0), np.arange(seen.shape[1])], 0.0)
+    mean = way.sum(0) / np.maximum(seen.sum(0), 1)[:, None]
+    return np.where(seen[..., None], way - mean, np.nan)
+
+
+def moved(
+    track: Float[np.ndarray, "t k 2"],
+    seen: Bool[np.ndarray, "t k"],
+    true_track: Float[np.ndarray, "t k 2"],
+    due: Bool[np.ndarray, "t k"],
+) -> Measure:
     """How far things go, over how far they should; farther is as good."""
-    reached = min(travel / true_travel, 1.0) if math.isfinite(travel) else math.nan
-    return Measure(reached, ideal=1.0, worst=0.0)
+    reached = travel(track, seen) / travel(true_track, due)
+    return Measure(min(reached, 1.0) if math.isfinite(reached) else math.nan, ideal=1.0, worst=0.0)

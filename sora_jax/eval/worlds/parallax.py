@@ -28,7 +28,7 @@ def measure(video: UInt8[np.ndarray, "t h w 3"], truth: Pan) -> Measures:
     seen = blobs.present(areas) & whole(track, truth)
     true_track = places(truth)
     due = whole(true_track, truth)
-    motion = moved(_travel(track, seen), _travel(true_track, due))
+    motion = moved(track, seen, true_track, due)
     ways = _ways(track, seen, truth)
     far = np.array([dot.nearness == 1 for dot in truth.dots])
     speed = median(ways[far & np.isfinite(ways)])
@@ -45,12 +45,6 @@ def measure(video: UInt8[np.ndarray, "t h w 3"], truth: Pan) -> Measures:
         "dots_returned": Measure(share(seen[late][due[late]]), 1.0, 0.0, gate),
         "caption_facts": Measure(_facts_right(seen, ways, speed, truth), 1.0, 0.0, gate),
     }
-
-
-def _travel(track: Float[np.ndarray, "t k 2"], seen: Bool[np.ndarray, "t k"]) -> float:
-    """Mean length of the ways of the dots along x, as far as they are seen."""
-    spans = [np.ptp(track[own, k, 0]) for k, own in enumerate(seen.T) if own.any()]
-    return float(np.sum(spans) / seen.shape[1]) if spans else math.nan
 
 
 def _ways(

@@ -19,6 +19,7 @@ from sora_jax.world.occluder import (
     SHAPES,
     Occluder,
     hidden,
+    in_the_open,
     places,
     shown_after,
     speed_of,
@@ -52,7 +53,7 @@ class Sight:
 def measure(video: UInt8[np.ndarray, "t h w 3"], truth: Occluder) -> Measures:
     """The metrics of a clip that should show this truth."""
     sight = look(video, truth)
-    motion = moved(_travel(sight.place, sight.whole), _true_travel(truth))
+    motion = _moved(sight, truth)
     if sight.whole[0]:
         x, y = sight.place[0].tolist()
         expected = dataclasses.replace(truth, start=(x, y))
@@ -86,14 +87,10 @@ def look(video: UInt8[np.ndarray, "t h w 3"], truth: Occluder) -> Sight:
     )
 
 
-def _travel(place: Float[np.ndarray, "t 2"], whole: Bool[np.ndarray, " t"]) -> float:
-    return float(np.ptp(place[whole, 0])) if whole.any() else math.nan
-
-
-def _true_travel(truth: Occluder) -> float:
+def _moved(sight: Sight, truth: Occluder) -> Measure:
     way = places(truth)
-    margin = abs(way[:, 0] - 0.5)
-    return _travel(way, (margin > BAR + truth.extent) & (margin < 0.5 - truth.extent))
+    due, seen = in_the_open(way, truth), sight.whole & in_the_open(sight.place, truth)
+    return moved(sight.place[:, None], seen[:, None], way[:, None], due[:, None])
 
 
 def _reemergence(sight: Sight, expected: Occluder) -> tuple[float, float]:

@@ -71,7 +71,7 @@ def measure(video: UInt8[np.ndarray, "t h w 3"], truth: Bounce) -> Measures:
     seen = Tracks(truth, blobs.centroid[:, own], found, ERROR)
     ideal = Tracks(truth, states(truth).positions, np.ones_like(found), ROOM)
     others = np.delete(blobs.area, own, axis=1).max(1) > 0.5 * areas.min()
-    motion = moved(_travel(seen), _travel(ideal))
+    motion = moved(seen.places, found, ideal.places, ideal.found)
     gate = motion.score
     velocity_error, typical = _velocity_error(seen, ideal)
     measures = {
@@ -117,13 +117,6 @@ def _dynamics_of(tracks: Tracks) -> dict[str, float]:
         "restitution": median(bounces),
         "momentum_error": median(impacts),
     }
-
-
-def _travel(tracks: Tracks) -> float:
-    """Mean length of the paths, in the steps between frames where a disc is found."""
-    steps = np.linalg.norm(np.diff(tracks.places, axis=0), axis=-1)
-    known = tracks.found[1:] & tracks.found[:-1]
-    return float(steps[known].sum() / known.shape[1]) if known.any() else math.nan
 
 
 def _velocity_error(seen: Tracks, ideal: Tracks) -> tuple[float, float]:

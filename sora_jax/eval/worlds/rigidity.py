@@ -10,7 +10,7 @@ import math
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from sora_jax.eval.worlds.measure import Measure, Measures, moved, share
+from sora_jax.eval.worlds.measure import Measure, Measures, centred, moved, share
 from sora_jax.world.cube import Cube, corners, nearest_colour, places, radii, speed_of
 from sora_jax.world.scene import HEADING
 from sora_jax.world.unmix import find
@@ -31,7 +31,7 @@ def measure(video: UInt8[np.ndarray, "t h w 3"], truth: Cube) -> Measures:
     blobs = find(video, truth.colours)
     track, seen = blobs.centroid, blobs.present(math.pi * truth.radius**2)
     true_track, every = places(truth), np.ones_like(seen)
-    motion = moved(travel(track, seen), travel(true_track, every))
+    motion = moved(track, seen, true_track, every)
     rank, depth = rank_residual(track, seen)
     true_rank, true_depth = rank_residual(true_track, every)
     rate, misfit = common_rate(track, seen)
@@ -58,12 +58,6 @@ def uncovered(truth: Cube) -> Seen:
     return np.asarray(~(touching & nearer).any(-1))
 
 
-def travel(track: Track, seen: Seen) -> float:
-    """Root mean square distance of the corners from the middle of their own tracks; nan of none."""
-    spread = _centred(track, seen)[seen]
-    return float(np.sqrt((spread**2).sum(-1).mean())) if len(spread) else math.nan
-
-
 def rank_residual(track: Track, seen: Seen) -> tuple[float, float]:
     """Of frames that show every corner: what three dimensions leave of the tracks about their
     common centre, as the root of the ratio of squares; and the third singular value over the
@@ -82,7 +76,7 @@ def common_rate(track: Track, seen: Seen) -> tuple[float, float]:
     """The rate of rotation, in radians in the time of the clip, that explains most of the motion of
     all corners together as circles seen from the side, and the root of the share of squares that
     it leaves. nan of fewer than `LEAST_FRAMES` of every corner, and without motion."""
-    moves = np.where(seen[..., None], _centred(track, seen), 0.0)
+    moves = np.where(seen[..., None], centred(track, seen), 0.0)
     total = float((moves**2).sum())
     if seen.sum(0).min() < LEAST_FRAMES or total == 0:
         return math.nan, math.nan
@@ -95,13 +89,6 @@ def common_rate(track: Track, seen: Seen) -> tuple[float, float]:
     explained = (fit * moment).sum((1, 2, 3))
     best = int(explained.argmax())
     return float(RATES[best]), math.sqrt(max(0.0, 1 - explained[best] / total))
-
-
-def _centred(track: Track, seen: Seen) -> Track:
-    """Tracks about their own means over the frames that show them; nan elsewhere."""
-    known = np.where(seen[..., None], track, 0.0)
-    mean = known.sum(0) / np.maximum(seen.sum(0), 1)[:, None]
-    return np.where(seen[..., None], track - mean, np.nan)
 
 
 def _facts_right(track: Track, seen: Seen, rate: float, truth: Cube) -> float:

@@ -28,6 +28,7 @@ from sora_jax.eval.evaluator import (
     evaluate,
     evaluation_of,
     set_material,
+    simulated_material,
     world_material,
 )
 from sora_jax.eval.examples import longest, set_examples
@@ -70,6 +71,8 @@ class Asked:
             return f"{self.clips.directory} ({MANIFEST_FILE} {self.clips.manifest.id})"
         config = experiment.evaluation
         last = config.seed + config.prompts + config.images - 1
+        if config.worlds:
+            return f"worlds {', '.join(config.worlds)} with seeds from {config.seed}"
         return f"scenes of the world with seeds {config.seed} to {last}"
 
 
@@ -126,6 +129,8 @@ def evaluate_run(asked: Asked, step: int | None = None) -> Evaluated:
 def _material(asked: Asked, run: LoadedRun) -> Material:
     experiment, sampler = run.experiment, make_sampler(run)
     config, data = experiment.evaluation, experiment.data
+    if asked.clips is None and config.worlds:
+        return simulated_material(sampler, config, data.buckets, data.fps)
     if asked.clips is None:
         return world_material(sampler, config, experiment.world, data.buckets, data.fps)
     asked.clips.require_pixels("scoring")

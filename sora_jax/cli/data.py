@@ -1,7 +1,8 @@
 """build, verify and look into sets of captioned clips, and into the batches made of them.
 
     sora data build --input DIR --output SET --experiment NAME    media with .txt or .json captions
-    sora data build --world N --output SET --experiment NAME      N clips of the procedural world
+    sora data build --world N --output SET --experiment NAME      N clips of the procedural world,
+                                                                  or worlds, of the experiment
     sora data verify SET                                          compare every file with its hash
     sora data inspect SET                                         counts, hours, scores, clips
     sora data schedule --experiment NAME                          padding and cost, by shape class
@@ -34,6 +35,7 @@ from sora_jax.data_report import report_text, schedule_report
 from sora_jax.errors import ConfigError
 from sora_jax.world.scene import WorldConfig
 from sora_jax.world.source import WorldSource
+from sora_jax.world.worlds import WorldClips, WorldName, find_world
 
 FLAGS = flags.FlagValues()
 INPUT = flags.DEFINE_string(
@@ -100,7 +102,11 @@ def _build() -> None:
     if INPUT.value is not None and WORLD.value is None:
         build_folder_set(Path(INPUT.value), output, experiment.data)
     elif WORLD.value is not None and INPUT.value is None:
-        build_world_set(WORLD.value, output, experiment.data, experiment.world)
+        worlds = experiment.evaluation.worlds
+        if worlds:
+            build_simulated_set(WORLD.value, output, experiment.data, worlds)
+        else:
+            build_world_set(WORLD.value, output, experiment.data, experiment.world)
     else:
         raise ConfigError("sora data build needs one of --input and --world")
 
@@ -127,6 +133,44 @@ def build_world_set(
     """
     clips = world_clips(count, config, world, first_seed)
     return _build_set(clips, output, config, Ledger())
+
+
+def build_simulated_set(
+    count: int,
+    output: Path,
+    config: DataConfig,
+    worlds: Sequence[WorldName],
+    first_seed: int = 0,
+) -> Manifest:
+    """Builds a set of about `count` clips of these worlds, as many of each, and prints a summary.
+    Combinations that are held back are not in it.
+
+    Raises:
+        ConfigError: a bucket is not square, or too short.
+        DataError: the set cannot be written.
+    """
+    clips = simulated_clips(count, config, worlds, first_seed)
+    return _build_set(clips, output, config, Ledger())
+
+
+def simulated_clips(
+    count: int, config: DataConfig, worlds: Sequence[WorldName], first_seed: int
+) -> Iterator[SourceClip]:
+    """Of each bucket by its weight, worlds in turn, seeds from `first_seed` through all buckets."""
+    total = sum(bucket.weight for bucket in config.buckets)
+    for bucket in config.buckets:
+        if bucket.height != bucket.width:
+            raise ConfigError(f"worlds are seen in square frames, and bucket {bucket.name} is none")
+        share = max(1, round(count * bucket.weight / total / len(worlds)))
+        seeds = range(first_seed, first_seed + share)
+        first_seed += share
+        sources = [
+            WorldClips(find_world(name), "train", seeds, bucket.frames, bucket.height, config.fps)
+            for name in worlds
+        ]
+        for index in range(share):
+            for clip in (source[index] for source in sources):
+                yield SourceClip(clip.clip_id, clip.clip_id, clip.caption, clip.video, clip.fps)
 
 
 def world_clips(

@@ -11,17 +11,20 @@ from sora_jax.eval.readers import Reader
 from sora_jax.eval.suite import Found, Store, Suite, Video, collect, metrics_of, score
 from sora_jax.sample.generate import Sampler
 from sora_jax.world.scene import WorldConfig
+from sora_jax.world.worlds import WorldName, find_world
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    """How many clips are made and scored. Seeds start where no set reaches."""
+    """How many clips are made and scored. Seeds start where no set reaches. `worlds`: those of
+    world/worlds.py that the run is a model of, in place of captioned scenes."""
 
     prompts: int = 64  # videos from captions
     images: int = 64  # images from captions
     animations: int = 32  # videos from a first frame and a caption
     shown: int = 12  # of each kind, on the report
     seed: int = 1_000_000
+    worlds: tuple[WorldName, ...] = ()
 
     def __post_init__(self) -> None:
         if min(self.prompts, self.images, self.animations) < 2 or self.shown < 1 or self.seed < 0:
@@ -51,13 +54,15 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Material:
-    """What is scored, and the clips to score it on. Facts are known of those of the world."""
+    """What is scored, and the clips to score it on. Facts are known of captioned scenes.
+    `simulated`: the size and rate at which the run's worlds are seen, if it is a model of any."""
 
     sampler: Sampler
     config: EvaluationConfig
     videos: Sequence[Example]
     images: Sequence[Example]
     of_the_world: bool
+    simulated: tuple[Bucket, float] | None = None
 
 
 def world_material(
@@ -89,6 +94,33 @@ def set_material(
     videos = [example for example in examples if len(example.video) > 1]
     pictures = [example for example in examples if len(example.video) == 1]
     return Material(sampler, config, videos, pictures, False)
+
+
+def simulated_material(
+    sampler: Sampler, config: EvaluationConfig, buckets: Sequence[Bucket], fps: float
+) -> Material:
+    """Unseen clips of the worlds that a run is a model of, in turn."""
+    size = longest(buckets)[0]
+    videos = [
+        Example(clip.caption, clip.video, fps, place)
+        for place in range(config.prompts)
+        for clip in [
+            find_world(config.worlds[place % len(config.worlds)]).clip(
+                config.seed + place, "train", size.frames, size.height, fps
+            )
+        ]
+    ]
+    return Material(sampler, config, videos, [], False, (size, fps))
+
+
+def _world(material: Material) -> list[Suite]:
+    if material.simulated is None:
+        return []
+    from sora_jax.eval.world_suites import world_suites
+
+    config = material.config
+    args = (*material.simulated, config.prompts, config.seed)
+    return world_suites(material.sampler, config.worlds, *args)
 
 
 def _loss(material: Material) -> list[Suite]:
@@ -125,7 +157,7 @@ READERS: dict[str, Callable[[Material, Sequence[Example]], Reader]] = {
     "text": lambda material, examples: readers.facts(material.sampler.models.vae, examples),
     "vbench": lambda material, examples: readers.vbench(examples),
 }
-DEFAULT = ("reconstruction", "loss", "text", "animation")
+DEFAULT = ("reconstruction", "loss", "text", "animation", "world")
 
 
 def _animation(material: Material) -> list[Suite]:
@@ -145,6 +177,7 @@ SUITES: dict[str, Callable[[Material], list[Suite]]] = {
     "reconstruction": _reconstruction,
     "loss": _loss,
     "animation": _animation,
+    "world": _world,
 }
 
 

@@ -96,6 +96,13 @@ class Memory:
         pass  # there are no others
 
 
+def placed(
+    places: Sequence[int], columns: Mapping[str, Sequence[Video]]
+) -> dict[str, dict[int, Video]]:
+    """Clips by label and place, of columns of clips in the order of the places."""
+    return {label: dict(zip(places, videos, strict=True)) for label, videos in columns.items()}
+
+
 def shards_of(examples: Sequence[Example], rows: int) -> list[list[int]]:
     """Places of the clips of each shard: at most `rows` of one size, as even as can be."""
     sizes: dict[tuple[int, ...], list[int]] = {}

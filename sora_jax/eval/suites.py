@@ -19,7 +19,7 @@ from sora_jax.eval.reconstruction import (
     reconstruct,
     ssim,
 )
-from sora_jax.eval.suite import Found, Suite, Video
+from sora_jax.eval.suite import Found, Suite, Video, placed
 from sora_jax.models.vae import VAE
 from sora_jax.sample.generate import Request, Sampler, latent_frames
 
@@ -45,7 +45,7 @@ def reconstruction(vae: VAE, examples: Sequence[Example]) -> Suite:
             "vae/ssim_baseline": of_values(map(ssim, baselines, truths)),
         }
         columns = {"true": truths, "decoded": decoded, "bilinear": baselines}
-        return Found(scores, clips=_placed(places, columns))
+        return Found(scores, clips=placed(places, columns))
 
     return Suite("reconstruction", examples, find)
 
@@ -86,7 +86,7 @@ def generation(
             "generated": [each.video for each in samples],
             "true": [examples[place].video for place in places],
         }
-        return Found(prefixed(f"{name}/", scores), arrays, _placed(places, shown))
+        return Found(prefixed(f"{name}/", scores), arrays, placed(places, shown))
 
     return Suite(name, examples, find, settings=" ".join(readers))
 
@@ -115,7 +115,7 @@ def animation(sampler: Sampler, examples: Sequence[Example], *, nearest: bool = 
         if nearest:
             scores |= nearest_scores(made, places, [each.video for each in examples])
         columns = {"given": firsts, "generated": made, "true": truths}
-        return Found(scores, clips=_placed(places, columns))
+        return Found(scores, clips=placed(places, columns))
 
     return Suite("animate", examples, find)
 
@@ -148,7 +148,3 @@ def nearest_scores(made: Videos, places: Sequence[int], truths: Videos) -> dict[
 def _request(example: Example, given: Video | None = None) -> Request:
     frames, height, width = example.video.shape[:3]
     return Request(example.prompt, frames, height, width, example.fps, example.seed, given)
-
-
-def _placed(places: Sequence[int], columns: Mapping[str, Videos]) -> dict[str, dict[int, Video]]:
-    return {label: dict(zip(places, videos, strict=True)) for label, videos in columns.items()}

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
+from sora_jax.eval import world_tables as worlds
 from sora_jax.page import Table
 
 Metrics = Mapping[str, float]
@@ -15,7 +16,7 @@ SECTIONS = {
     "text_to_image": ("Text to image", "The same, of a single frame."),
     "animate": ("Animating an image", "The first frame and the caption are given."),
     "reconstruction": ("Autoencoder", "What the latents keep, beside a resize of equal size."),
-}
+} | worlds.SECTIONS
 COLUMNS = {
     "": "generated",
     "ceiling_vae/": "ceiling: true clips through the autoencoder",
@@ -77,6 +78,7 @@ def tables(metrics: Metrics) -> list[Table]:
         if name in metrics:
             beside = f"{number(other, metrics[other])} " if other else ""
             rows.append((label, with_interval(metrics, name), f"{beside}{other_label}"))
+    found += worlds.world_tables(metrics)
     found.append(_vbench_table(metrics))
     found.append(Table("Autoencoder, loss and animation", ("", "measured", "beside"), tuple(rows)))
     return [table for table in found if table.rows]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
@@ -71,7 +71,9 @@ class World(Generic[Truth]):
         )
 
 
-WORLDS: dict[str, World[Any]] = {
+WorldName = Literal["bounce", "occluder", "pan", "cube", "painter"]
+
+WORLDS: dict[WorldName, World[Any]] = {
     "bounce": World("bounce", bounce.sample, bounce.render, bounce.caption),
     "occluder": World("occluder", occluder.sample, occluder.render, occluder.caption),
     "pan": World("pan", pan.sample, pan.render, pan.caption),

@@ -1,0 +1,253 @@
+"""What a run knows of the procedural worlds: clips from a first frame and a caption, measured.
+
+For each world there are a suite of unseen clips of the kind trained on, one of combinations held
+back, one of speeds and sizes beyond, and for the painter one of pairs under other actions. Every
+score stands beside those of the truth, the truth through the autoencoder, the first frame frozen,
+noise, and the training clip whose first frame is nearest.
+
+    world/bounce/composite               mean score, with its interval
+    world/bounce/composite/scaled        the better of frozen and noise is 0, truth_vae is 1
+    world/bounce/composite/coverage      share of clips in which there is a value
+    world/bounce/composite/median        of the values
+    world/bounce/truth_vae/composite     as above, of a column
+    world/bounce/copied                  share of clips nearer to training than to unseen clips
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sora_jax.data.buckets import Bucket
+from sora_jax.errors import ConfigError
+from sora_jax.eval.clip_scores import Score, prefixed
+from sora_jax.eval.examples import Example
+from sora_jax.eval.reconstruction import reconstruct
+from sora_jax.eval.suite import Found, Suite, Video, placed
+from sora_jax.eval.world_state import frozen
+from sora_jax.eval.worlds.interaction import measure_pair
+from sora_jax.eval.worlds.measure import Measures
+from sora_jax.eval.worlds.memorisation import nearest
+from sora_jax.eval.worlds.table import COMPOSITE, MEASURE, Column, Scores, tabulate
+from sora_jax.sample.generate import Request, Sampler
+from sora_jax.world.painter import counterfactual
+from sora_jax.world.splits import IN_DISTRIBUTION, Cell, Split, ood_grid
+from sora_jax.world.worlds import WorldClip, WorldClips, find_world
+
+TRAINING = 1_000  # clips among which copies are looked for, and as many unseen ones
+UNSEEN_SEED = 500_000  # of the first of those
+DIVIDED = 4  # a cell of the grid has so many times fewer clips
+
+
+@dataclasses.dataclass(frozen=True)
+class Tested:
+    """Clips of a world to test a run on, in order, and the cells of the grid they are of."""
+
+    world: str
+    clips: Sequence[WorldClip[Any]]
+    cells: Sequence[Cell]
+
+    def examples(self) -> list[Example]:
+        """Seeds of the samples are their places, in each world from another number on."""
+        return [
+            Example(clip.caption, clip.video, clip.fps, place)
+            for place, clip in enumerate(self.clips)
+        ]
+
+
+def world_suites(
+    sampler: Sampler, worlds: Sequence[str], bucket: Bucket, fps: float, count: int, seed: int
+) -> list[Suite]:
+    """The suites of these worlds, of `count` clips each, from a seed on that no set reaches.
+
+    Raises:
+        ConfigError: there is no such world, or its frames are not square.
+    """
+    if bucket.height != bucket.width:
+        raise ConfigError(
+            f"worlds are seen in square frames, and {bucket.name} is not: give a square bucket"
+        )
+    suites = []
+    for name in worlds:
+
+        def clips(split: Split, start: int, number: int, cell: Cell, name: str = name) -> Any:
+            seeds = range(start, start + number)
+            size = (bucket.frames, bucket.height, fps)
+            return WorldClips(find_world(name), split, seeds, *size, cell)
+
+        splits: tuple[Split, ...] = ("train", "held_out")
+        for split in splits:
+            own = list(clips(split, seed, count, IN_DISTRIBUTION))
+            tested = Tested(name, own, [IN_DISTRIBUTION] * count)
+            known = clips("train", 0, TRAINING, IN_DISTRIBUTION)
+            unseen = clips("train", UNSEEN_SEED, TRAINING, IN_DISTRIBUTION)
+            suites.append(_world(sampler, tested, split, known, unseen))
+        grid = [cell for cell in ood_grid() for _ in range(max(2, count // DIVIDED))]
+        beyond = [clips("train", seed + k, 1, cell)[0] for k, cell in enumerate(grid)]
+        suites.append(_grid(sampler, Tested(name, beyond, grid)))
+        if name == "painter":
+            pairs = list(clips("train", seed, count, IN_DISTRIBUTION))
+            suites.append(_pairs(sampler, Tested(name, pairs, [IN_DISTRIBUTION] * count)))
+    return suites
+
+
+def _world(
+    sampler: Sampler, tested: Tested, split: Split, known: WorldClips, unseen: WorldClips
+) -> Suite:
+    """Metrics of a split beside those of what takes no model."""
+    part = "" if split == "train" else f"{split}/"
+    prefix, examples = f"world/{tested.world}/{part}", tested.examples()
+    metrics = _metrics(tested)
+    training = [clip.video for clip in known]
+    others = [clip.video for clip in unseen]
+    starts = [video[:1] for video in training]
+
+    def find(places: Sequence[int]) -> Found:
+        truths = [tested.clips[place].video for place in places]
+        made = _made(sampler, [examples[place] for place in places])
+        recalled = nearest([truth[:1] for truth in truths], starts).index
+        columns: dict[Column, Sequence[Video]] = {
+            "model": made,
+            "truth": truths,
+            "truth_vae": reconstruct(sampler.models.vae, truths),
+            "frozen": [frozen(truth) for truth in truths],
+            "noise": [_noise(examples[place]) for place in places],
+            "nearest_train": [training[index] for index in recalled],
+        }
+        arrays: dict[str, np.ndarray] = {}
+        scores: dict[str, Score] = {}
+        for column, videos in columns.items():
+            found = _measured(tested, places, videos)
+            arrays |= {f"{column} {n}": each for n, each in _arrays(found, metrics).items()}
+            name = "" if column == "model" else f"{column}/"
+            scores |= prefixed(f"{prefix}{name}", _scores(found, metrics))
+        copied = nearest(made, training).distance < nearest(made, others).distance
+        scores[f"{prefix}copied"] = Score(copied.astype(float), np.ones(len(places)))
+        shown = {"generated": made, "true": truths}
+        return Found(scores, arrays, placed(places, shown))
+
+    def further(found: Found) -> Mapping[str, float]:
+        names = (*metrics, COMPOSITE)
+        columns: dict[Any, Scores] = {}
+        for key, array in found.arrays.items():
+            column, _, kind = key.partition(" ")
+            if kind == "values":
+                columns[column] = Scores(names, array, found.arrays[f"{column} scores"])
+        return _table(prefix, columns)
+
+    return Suite(f"world_{tested.world}{part and '_held_out'}", examples, find, further)
+
+
+def _table(prefix: str, columns: Mapping[Column, Scores]) -> dict[str, float]:
+    """What `summary` does not give: places on the scale, coverages and medians."""
+    metrics: dict[str, float] = {}
+    for entry in tabulate(columns):
+        column = "" if entry.column == "model" else f"{entry.column}/"
+        name = f"{prefix}{column}{entry.metric}"
+        metrics |= {f"{name}/coverage": entry.coverage, f"{name}/median": entry.median}
+        if entry.column in ("model", "nearest_train"):
+            low, high = entry.scaled_interval
+            metrics |= {
+                f"{name}/scaled": entry.scaled,
+                f"{name}/scaled/low": low,
+                f"{name}/scaled/high": high,
+            }
+    return {name: value for name, value in metrics.items() if np.isfinite(value)}
+
+
+def _grid(sampler: Sampler, tested: Tested) -> Suite:
+    """The composite of each cell of speed and size, of the model and of the truth through the
+    autoencoder, which has not seen such sizes either."""
+    examples, metrics = tested.examples(), _metrics(tested)
+
+    def find(places: Sequence[int]) -> Found:
+        truths = [tested.clips[place].video for place in places]
+        made = _made(sampler, [examples[place] for place in places])
+        decoded = reconstruct(sampler.models.vae, truths)
+        scores = {}
+        for column, videos in (("", made), ("truth_vae/", decoded)):
+            composite = _scores(_measured(tested, places, videos), metrics)[COMPOSITE]
+            for cell in dict.fromkeys(tested.cells):
+                inside = np.array([tested.cells[place] == cell for place in places], float)
+                name = f"world/{tested.world}/ood/speed{cell.speed}-size{cell.size}/{column}"
+                scores[f"{name}{COMPOSITE}"] = Score(composite.values, inside)
+        return Found(scores, {}, placed(places, {"generated": made, "true": truths}))
+
+    return Suite(f"world_{tested.world}_ood", examples, find)
+
+
+def _pairs(sampler: Sampler, tested: Tested) -> Suite:
+    """Clips from one first frame and one noise under two strings of actions."""
+    examples = tested.examples()
+    rivals = [counterfactual(clip.truth, k, "train") for k, clip in enumerate(tested.clips)]
+    world = find_world(tested.world)
+
+    def find(places: Sequence[int]) -> Found:
+        own = [examples[place] for place in places]
+        other = [
+            dataclasses.replace(examples[place], prompt=world.caption(rivals[place]))
+            for place in places
+        ]
+        both = _made(sampler, own), _made(sampler, other)
+        found = [
+            measure_pair(video, rival, tested.clips[place].truth, rivals[place])
+            for place, video, rival in zip(places, *both, strict=True)
+        ]
+        prefix, metrics = f"world/{tested.world}/pairs/", tuple(found[0])
+        shown = {"generated": both[0], "other actions": both[1]}
+        return Found(prefixed(prefix, _scores(found, metrics)), {}, placed(places, shown))
+
+    captions = " | ".join(world.caption(rival) for rival in rivals)
+    return Suite(f"world_{tested.world}_pairs", examples, find, settings=captions)
+
+
+def _metrics(tested: Tested) -> tuple[str, ...]:
+    """Names of all that the true clips give an occasion for."""
+    found = _measured(tested, range(len(tested.clips)), [clip.video for clip in tested.clips])
+    return tuple(dict.fromkeys(metric for measures in found for metric in measures))
+
+
+def _measured(tested: Tested, places: Sequence[int], videos: Sequence[Video]) -> list[Measures]:
+    measure: Any = MEASURE[tested.world]
+    return [
+        measure(video, tested.clips[place].truth)
+        for place, video in zip(places, videos, strict=True)
+    ]
+
+
+def _arrays(found: Sequence[Measures], metrics: Sequence[str]) -> dict[str, np.ndarray]:
+    """Values and scores [clips, metrics and the composite], nan where there are none."""
+    nothing = np.nan
+    values = [[each[m].value if m in each else nothing for m in metrics] for each in found]
+    scores = [[each[m].score if m in each else nothing for m in metrics] for each in found]
+    means = [float(np.nanmean(row)) for row in scores]
+    return {
+        "values": np.column_stack([np.array(values, float), means]),
+        "scores": np.column_stack([np.array(scores, float), means]),
+    }
+
+
+def _scores(found: Sequence[Measures], metrics: Sequence[str]) -> dict[str, Score]:
+    """Scores of clips by metric; one that a clip gives no occasion for was not asked there."""
+    scores = _arrays(found, metrics)["scores"]
+    return {
+        name: Score(np.nan_to_num(scores[:, k]), np.isfinite(scores[:, k]).astype(float))
+        for k, name in enumerate((*metrics, COMPOSITE))
+    }
+
+
+def _made(sampler: Sampler, examples: Sequence[Example]) -> list[Video]:
+    """From first frames and captions."""
+    requests = []
+    for example in examples:
+        frames, height, width = example.video.shape[:3]
+        size = (frames, height, width, example.fps, example.seed)
+        requests.append(Request(example.prompt, *size, example.video[:1]))
+    return [sample.video for sample in sampler.generate(requests)]
+
+
+def _noise(example: Example) -> Video:
+    """Independent levels in every pixel."""
+    generator = np.random.default_rng(np.random.SeedSequence((0x9015E, example.seed)))
+    return generator.integers(0, 256, example.video.shape, np.uint8)

@@ -17,6 +17,7 @@ from flax import nnx
 
 from sora_jax.checkpoints import Checkpoints
 from sora_jax.processes import join
+from sora_jax.saved_arrays import bytes_read
 from sora_jax.sharding.mesh import MeshConfig, make_mesh
 from sora_jax.train.optimizer import OptimizerConfig, make_optimizer
 from sora_jax.train.state import abstract_state, init_state
@@ -47,10 +48,11 @@ def memory(name: str) -> int:
 
 
 def restored(checkpoints: Checkpoints, abstract: Any, part: str) -> dict[str, float]:
-    """Seconds, and bytes that the process grew by at most, beside the bytes of its arrays."""
+    """Seconds, bytes that were read, and that the process grew by at most, beside the bytes of its
+    arrays."""
     jnp.zeros(1).block_until_ready()
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-    before, started = memory("VmRSS"), time.perf_counter()
+    before, started, read = memory("VmRSS"), time.perf_counter(), bytes_read()
     if part == "all":
         state = checkpoints.restore(abstract)
     else:
@@ -63,6 +65,7 @@ def restored(checkpoints: Checkpoints, abstract: Any, part: str) -> dict[str, fl
         "seconds": round(seconds, 2),
         "held_mb": round(held / 1e6),
         "grown_mb": round(grown / 1e6),
+        "read_mb": round((bytes_read() - read) / 1e6, 1),
         "ratio": round(grown / held, 3),
     }
 

@@ -1,5 +1,6 @@
 """Checkpoints: onto any mesh, the average alone, and one sentence for each that cannot be used."""
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -19,6 +20,7 @@ from jax.sharding import Mesh
 
 from sora_jax.checkpoints import CheckpointError, Checkpoints, named, unnamed
 from sora_jax.nn.attention import Attention
+from sora_jax.saved_arrays import bytes_read
 from sora_jax.sharding.mesh import MeshConfig, make_mesh
 from sora_jax.train.optimizer import OptimizerConfig, make_optimizer
 from sora_jax.train.state import TrainState, abstract_state, init_state
@@ -237,3 +239,24 @@ def test_a_disk_that_is_full_while_saving_leaves_the_checkpoint_before(tmp_path:
     again.wait()
     assert_equal(again.restore(abstract(one_device_mesh(), 64)), fresh(one_device_mesh(), 2, 64))
     again.close()
+
+
+@pytest.mark.parametrize("part", ["ema", "raw", "all"])
+def test_no_more_is_read_than_is_asked_for(tmp_path: Path, part: str) -> None:
+    """The state holds the model, two moments of it, and the average apart."""
+    mesh = eight_device_mesh()
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        state = init_state(functools.partial(make_model, 512), OPTIMIZER, jax.random.key(0), mesh)
+        state = jax.tree.map(lambda leaf: leaf + 1, state)  # chunks of zeros are not written
+        checkpoints.save(state, META)
+        checkpoints.wait()
+        like, before = abstract(mesh, 512), bytes_read()
+        if part == "all":
+            checkpoints.restore(like)
+        else:
+            restore = checkpoints.restore_ema if part == "ema" else checkpoints.restore_model
+            restore(like.ema)
+    of_a_model = sum(leaf.nbytes for leaf in jax.tree.leaves(state.ema))
+    copies = 4 if part == "all" else 1
+    read = bytes_read() - before  # small arrays are in the index, which may be in memory
+    assert 0.99 * copies * of_a_model < read < 1.1 * copies * of_a_model

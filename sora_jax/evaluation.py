@@ -21,17 +21,10 @@ from sora_jax.data.captions import TextEmbedder
 from sora_jax.data.schema import MANIFEST_FILE
 from sora_jax.data.sources import ClipSet
 from sora_jax.errors import ConfigError
-from sora_jax.eval.evaluator import (
-    Evaluation,
-    Material,
-    chosen_suites,
-    evaluate,
-    evaluation_of,
-    set_material,
-    simulated_material,
-    world_material,
-)
+from sora_jax.eval.choice import chosen_suites
+from sora_jax.eval.evaluator import Evaluation, evaluate, evaluation_of
 from sora_jax.eval.examples import longest, set_examples
+from sora_jax.eval.material import Material, set_material, simulated_material, world_material
 from sora_jax.eval.report import Curve, read_curves, write_report
 from sora_jax.eval.store import DiskStore
 from sora_jax.eval.suite import Found, Suite, collect

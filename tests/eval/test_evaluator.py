@@ -11,17 +11,10 @@ from sora_jax.data.buckets import Bucket
 from sora_jax.diffusion.times import TimesConfig
 from sora_jax.errors import ConfigError
 from sora_jax.eval import readers, suites
-from sora_jax.eval.evaluator import (
-    Evaluation,
-    EvaluationConfig,
-    Material,
-    chosen_suites,
-    evaluate,
-    evaluation_of,
-    set_material,
-    world_material,
-)
+from sora_jax.eval.choice import chosen_suites
+from sora_jax.eval.evaluator import Evaluation, EvaluationConfig, evaluate, evaluation_of
 from sora_jax.eval.examples import Example, world_examples
+from sora_jax.eval.material import Material, set_material, world_material
 from sora_jax.eval.suite import Memory, Suite, metrics_of
 from sora_jax.sample.generate import Request, Sample, Sampler, SamplingConfig
 from sora_jax.world.scene import WorldConfig

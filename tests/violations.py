@@ -46,6 +46,11 @@ def jumping(video: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.concatenate([video[:half], late])
 
 
+def drifting(video: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The first frame, shifted sideways by one more pixel in every fourth frame."""
+    return np.stack([np.roll(video[0], step // 4, axis=1) for step in range(len(video))])
+
+
 def vanishing(video: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Everything bright and coloured gone from the middle of the clip on, greys left in place."""
     half = len(video) // 2

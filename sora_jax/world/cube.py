@@ -25,7 +25,7 @@ CORNERS = np.array(list(product((-1.0, 1.0), repeat=3)))
 DISTANCE = 3.0
 """World units from the eye to the centre of the cube, whose picture there has its true size."""
 HALF_SIDE = 0.17
-RADIUS = 0.045
+RADIUS = 0.05
 TURN: dict[Speed, float] = {"slow": 3.0, "fast": 4.5}
 """Radians in the time of the clip."""
 AXIS: dict[Direction, tuple[float, float, float]] = {

@@ -14,7 +14,7 @@ from sora_jax.world.canvas import blank, draw, pixels
 from sora_jax.world.scene import GRAVITY
 from sora_jax.world.splits import IN_DISTRIBUTION
 from tests.reference_table import Row, table
-from tests.violations import coded, frozen, half_speed, jumping, noise, shuffled, truthful
+from tests.violations import coded, drifting, frozen, half_speed, jumping, noise, shuffled, truthful
 
 
 def half_gravity(truth: Bounce) -> Bounce:
@@ -23,7 +23,7 @@ def half_gravity(truth: Bounce) -> Bounce:
 
 @pytest.fixture(scope="module")
 def rows() -> dict[str, Row]:
-    spoilt = (truthful, coded, frozen, noise, shuffled, half_speed, jumping)
+    spoilt = (truthful, coded, frozen, noise, shuffled, half_speed, jumping, drifting)
     return table(bounce, measure, spoilt, {half_gravity.__name__: half_gravity})
 
 
@@ -82,6 +82,14 @@ def test_shuffled_frames_fly_nowhere(rows: dict[str, Row]) -> None:
     assert row.coverage("gravity") < 0.5
     for metric in ("gravity", "gravity_spread", "energy_variation", "velocity_error"):
         assert row.score(metric) < 0.1
+
+
+def test_what_floats_keeps_its_energy_for_nothing(rows: dict[str, Row]) -> None:
+    row = rows["drifting"]
+    assert row.value("gravity") == pytest.approx(0, abs=0.01)
+    assert row.value("energy_variation") < 0.01
+    for metric in ("gravity", "gravity_spread", "energy_variation", "velocity_error"):
+        assert row.score(metric) < 0.05
 
 
 def test_a_jump_is_an_error_of_velocity(rows: dict[str, Row]) -> None:

@@ -11,7 +11,7 @@ from sora_jax.world import cube
 from sora_jax.world.cube import Cube
 from sora_jax.world.splits import IN_DISTRIBUTION
 from tests.reference_table import Row, table
-from tests.violations import coded, frozen, half_speed, jumping, noise, shuffled, truthful
+from tests.violations import coded, drifting, frozen, half_speed, jumping, noise, shuffled, truthful
 
 
 def wobbling(truth: Cube) -> Cube:
@@ -24,7 +24,7 @@ def half_the_turn(truth: Cube) -> Cube:
 
 @pytest.fixture(scope="module")
 def rows() -> dict[str, Row]:
-    spoilt = (truthful, coded, frozen, noise, shuffled, half_speed, jumping)
+    spoilt = (truthful, coded, frozen, noise, shuffled, half_speed, jumping, drifting)
     planted = {change.__name__: change for change in (wobbling, half_the_turn)}
     return table(cube, measure, spoilt, planted)
 
@@ -75,6 +75,11 @@ def test_half_the_turn_is_half_the_rate(rows: dict[str, Row], row: str) -> None:
 def test_a_jump_is_no_steady_rate(rows: dict[str, Row]) -> None:
     assert rows["jumping"].value("rate_misfit") > 3 * rows["truthful"].value("rate_misfit")
     assert rows["jumping"].score("rate_misfit") < 0.7
+
+
+def test_a_picture_that_moves_as_a_whole_turns_nothing(rows: dict[str, Row]) -> None:
+    for metric in rows["drifting"].metrics():
+        assert rows["drifting"].score(metric) < 0.05
 
 
 def test_without_perspective_nothing_is_left_over() -> None:

@@ -8,7 +8,15 @@ import pytest
 from sora_jax.eval.world_state import frozen as first_frame
 from sora_jax.eval.worlds.measure import Measure
 from sora_jax.eval.worlds.memorisation import nearest
-from sora_jax.eval.worlds.table import COMPOSITE, MEASURE, Column, Entry, Scores, collect, tabulate
+from sora_jax.eval.worlds.table import (
+    COMPOSITE,
+    Column,
+    Entry,
+    Scores,
+    collect,
+    measure,
+    tabulate,
+)
 from sora_jax.world.worlds import WORLDS
 from tests.violations import coded, frozen, noise
 
@@ -83,6 +91,30 @@ def test_a_metric_counts_only_where_it_was_asked() -> None:
     np.testing.assert_allclose(scores.scores[:, -1], [1.0, 0.5])
 
 
+def test_motion_is_a_gate_and_no_part_of_the_composite() -> None:
+    clip = {"moved": Measure(1.0, 1.0, 0.0), "a": Measure(0.5, 1.0, 0.0)}
+    assert collect([clip]).scores[0, -1] == 0.5
+
+
+def test_a_clip_of_another_kind_than_its_truth_is_refused() -> None:
+    clip = WORLDS["pan"].clip(0, "train", 17, 32, 8.0)
+    for video in (clip.video[:-1], clip.video[:, :-1], clip.video / 255):
+        with pytest.raises(ValueError, match=r"pan: a .* clip of shape .*: give uint8 \[17, h, h"):
+            measure("pan", video, clip.truth)
+
+
+@pytest.mark.parametrize("name", list(WORLDS))
+def test_blank_and_broken_clips_score_nothing_and_break_nothing(name: str) -> None:
+    clip = WORLDS[name].clip(0, "train", 17, 32, 8.0)
+    for blank in (np.zeros_like(clip.video), np.full_like(clip.video, 255), clip.video // 4):
+        assert collect([measure(name, blank, clip.truth)]).scores[0, -1] == 0
+    late = clip.video.copy()
+    late[:1] = noise(late[:1], np.random.default_rng(0))
+    scores = collect([measure(name, late, clip.truth)]).scores
+    assert np.nanmax(scores) <= 1
+    assert np.nanmin(scores) >= 0
+
+
 def test_intervals_cover_the_mean_as_normal_theory_has_it() -> None:
     values = np.random.default_rng(0).uniform(0.2, 0.8, 200)
     full = {"truth": column([1.0] * 200), "truth_vae": column([1.0] * 200)}
@@ -130,7 +162,7 @@ def test_a_model_that_copies_the_first_frame_scores_nothing(name: str) -> None:
     entries = tabulate(
         {
             column: collect(
-                [MEASURE[name](video, clip.truth) for video, clip in zip(shown, clips, strict=True)]
+                [measure(name, video, clip.truth) for video, clip in zip(shown, clips, strict=True)]
             )
             for column, shown in videos.items()
         }

@@ -80,31 +80,26 @@ def measure(video: UInt8[np.ndarray, "t h w 3"], truth: Bounce) -> Measures:
         "velocity_error": Measure(velocity_error, 0.0, typical),
         "caption_facts": Measure(_facts_right(seen, _of(blobs, own)), 1.0, 0.0, gate),
     }
+    values, asked = _mechanics(seen), _mechanics(ideal)
     pull = truth.scene.gravity
-    for name, (value, true_value) in _dynamics(seen, ideal).items():
-        if math.isfinite(true_value):
-            wanted, worst = {
-                "gravity": (pull, 0.0),
-                "gravity_spread": (0.0, pull),
-                "energy_variation": (0.0, WORST_ENERGY),
-                "restitution": (1.0, 0.0),
-                "momentum_error": (0.0, WORST_MOMENTUM),
-            }[name]
-            measures[name] = Measure(value, wanted, worst, gate)
-    return measures
+    gravity = Measure(values["gravity"], pull, 0.0, gate)
+    laws = {
+        "gravity": gravity,
+        # What floats keeps its acceleration and its energy for nothing.
+        "gravity_spread": Measure(values["gravity_spread"], 0.0, pull, gravity.score),
+        "energy_variation": Measure(values["energy_variation"], 0.0, WORST_ENERGY, gravity.score),
+        "restitution": Measure(values["restitution"], 1.0, 0.0, gate),
+        "momentum_error": Measure(values["momentum_error"], 0.0, WORST_MOMENTUM, gate),
+    }
+    return measures | {name: law for name, law in laws.items() if math.isfinite(asked[name])}
 
 
 def _of(blobs: Blobs, own: list[int]) -> Blobs:
     return Blobs(blobs.area[:, own], blobs.centroid[:, own], blobs.compactness[:, own])
 
 
-def _dynamics(seen: Tracks, ideal: Tracks) -> dict[str, tuple[float, float]]:
-    """Each metric of the tracks, as seen and as they should be."""
-    values = [_dynamics_of(tracks) for tracks in (seen, ideal)]
-    return {name: (values[0][name], values[1][name]) for name in values[0]}
-
-
-def _dynamics_of(tracks: Tracks) -> dict[str, float]:
+def _mechanics(tracks: Tracks) -> dict[str, float]:
+    """What the tracks tell of each law, nan where they give no occasion."""
     walls, pair = contacts(tracks)
     free = _free(tracks, walls, pair)
     pulls = accelerations(tracks, free)

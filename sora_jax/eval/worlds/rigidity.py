@@ -2,7 +2,7 @@
 
 Tracks of a rigid body span three dimensions but for its perspective (Tomasi and Kanade, 1992), in
 whatever order the frames come; one rate of rotation explains every corner in order only. Ideals
-are those of the true tracks, whose perspective leaves a little over.
+are those of the true tracks, whose perspective leaves a little over, in the frames that are seen.
 """
 
 import math
@@ -31,11 +31,11 @@ def measure(video: UInt8[np.ndarray, "t h w 3"], truth: Cube) -> Measures:
     blobs = find(video, truth.colours)
     track, seen = blobs.centroid, blobs.present(math.pi * truth.radius**2)
     true_track, every = places(truth), np.ones_like(seen)
-    motion = moved(track, seen, true_track, every)
+    motion = moved(*_relative(track, seen), *_relative(true_track, every))
     rank, depth = rank_residual(track, seen)
-    true_rank, true_depth = rank_residual(true_track, every)
+    true_rank, true_depth = rank_residual(true_track, seen)
     rate, misfit = common_rate(track, seen)
-    true_rate, true_misfit = common_rate(true_track, every)
+    true_rate, true_misfit = common_rate(true_track, seen)
     gate = motion.score
     deep = float(depth > LEAST_DEPTH)
     return {
@@ -58,14 +58,21 @@ def uncovered(truth: Cube) -> Seen:
     return np.asarray(~(touching & nearer).any(-1))
 
 
+def _relative(track: Track, seen: Seen) -> tuple[Track, Seen]:
+    """Corners from their common centre, in the frames that show all of them: a picture that moves
+    as a whole turns nothing."""
+    together = np.broadcast_to(seen.all(1, keepdims=True), seen.shape)
+    return track - track.mean(1, keepdims=True), together
+
+
 def rank_residual(track: Track, seen: Seen) -> tuple[float, float]:
     """Of frames that show every corner: what three dimensions leave of the tracks about their
     common centre, as the root of the ratio of squares; and the third singular value over the
     first. nan of fewer than `LEAST_FRAMES`."""
-    shown = track[seen.all(1)]
+    relative, together = _relative(track, seen)
+    shown = relative[together[:, 0]]
     if len(shown) < LEAST_FRAMES:
         return math.nan, math.nan
-    shown = shown - shown.mean(1, keepdims=True)
     rows = shown.transpose(0, 2, 1).reshape(-1, track.shape[1])
     values = np.linalg.svd(rows, compute_uv=False)
     squares = values**2

@@ -10,26 +10,26 @@ drawn together with those it is compared with.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Literal, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, get_args
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from sora_jax.eval.worlds import interaction, parallax, permanence, physics, rigidity
 from sora_jax.eval.worlds.measure import Measures
 
 Column = Literal["truth", "truth_vae", "frozen", "noise", "nearest_train", "model"]
 COLUMNS: tuple[Column, ...] = get_args(Column)
-MEASURE = {
+_MEASURE: dict[str, Callable[[UInt8[np.ndarray, "t h w 3"], Any], Measures]] = {
     "bounce": physics.measure,
     "occluder": permanence.measure,
     "pan": parallax.measure,
     "cube": rigidity.measure,
     "painter": interaction.measure,
 }
-"""By name of the world: the metrics of a clip, uint8 [t, h, w, 3], against its truth."""
 COMPOSITE = "composite"
+MOTION = "moved"  # which counts as a gate of the others, and not once more by itself
 BOOTSTRAPS = 1_000
 LEAST_ROOM = 0.05
 """Scores of truth and floor that lie nearer than this leave nothing to place a model in."""
@@ -37,8 +37,9 @@ LEAST_ROOM = 0.05
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scores:
-    """Values and scores of clips by metric; the last metric is the composite, the mean score of
-    each clip. A value is nan where undefined, a score where the truth gives no occasion."""
+    """Values and scores of clips by metric; the last metric is the composite, each clip's mean
+    score of all but motion. A value is nan where undefined, a score where the truth gives no
+    occasion."""
 
     metrics: tuple[str, ...]
     values: Float[np.ndarray, "clips metrics"]
@@ -66,6 +67,20 @@ class Entry:
     scaled_interval: tuple[float, float]
 
 
+def measure(world: str, video: UInt8[np.ndarray, "t h w 3"], truth: Any) -> Measures:
+    """The metrics of a clip of the world of this name against its truth.
+
+    Raises ValueError for a clip of other frames than the truth, not square, or not uint8.
+    """
+    frames, height, width = video.shape[:3]
+    if video.dtype != np.uint8 or (frames, height) != (truth.frames, width):
+        raise ValueError(
+            f"{world}: a {video.dtype} clip of shape {video.shape}: give uint8 [{truth.frames}, h,"
+            " h, 3], the frames of its truth, square"
+        )
+    return _MEASURE[world](video, truth)
+
+
 def collect(clips: Sequence[Measures]) -> Scores:
     """The measures of clips as arrays.
 
@@ -80,7 +95,8 @@ def collect(clips: Sequence[Measures]) -> Scores:
         for metric, measured in clip.items():
             values[row, metrics.index(metric)] = measured.value
             scores[row, metrics.index(metric)] = measured.score
-        scores[row, -1] = np.mean([measured.score for measured in clip.values()])
+        own = [measured.score for metric, measured in clip.items() if metric != MOTION]
+        scores[row, -1] = np.mean(own)
     values[:, -1] = scores[:, -1]
     return Scores((*metrics, COMPOSITE), values, scores)
 

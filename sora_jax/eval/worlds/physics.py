@@ -23,11 +23,13 @@ CURVE = np.array([2.0, -1.0, -2.0, -1.0, 2.0]) / 7  # of a parabola through a wi
 SLOPE = np.array([-2.0, -1.0, 0.0, 1.0, 2.0]) / 10
 LEAST_WINDOWS = 3
 STEP_MARGIN = 1.2
-ERROR, ROOM = 0.005, 0.012
-"""World units by which gaps are misread at most, and that true ones must have to spare."""
+ERROR, ROOM = 0.2, 0.5
+"""Pixels by which gaps are misread at most, and that true ones must have to spare."""
 HEAD_ON = 0.9
 """Largest offset of the lines of flight of an impact, over the sum of the radii: of a graze, the
 direction of the impulse is not to be told."""
+BRISK = 1.5
+"""Least approach of an impact in a step, over the margin of the gaps."""
 WORST_ENERGY = 0.1
 """Variation of the energy, over its mean, at which its score is 0: that of half the gravity."""
 WORST_MOMENTUM = 0.5
@@ -68,8 +70,9 @@ def measure(video: UInt8[np.ndarray, "t h w 3"], truth: Bounce) -> Measures:
     own = [COLOURS.index(body.colour) for body in truth.scene.bodies]
     areas = np.array([math.pi * body.radius**2 for body in truth.scene.bodies])
     found = _of(blobs, own).present(areas)
-    seen = Tracks(truth, blobs.centroid[:, own], found, ERROR)
-    ideal = Tracks(truth, states(truth).positions, np.ones_like(found), ROOM)
+    pixel = 1 / video.shape[1]
+    seen = Tracks(truth, blobs.centroid[:, own], found, ERROR * pixel)
+    ideal = Tracks(truth, states(truth).positions, np.ones_like(found), ROOM * pixel)
     others = np.delete(blobs.area, own, axis=1).max(1) > 0.5 * areas.min()
     motion = moved(seen.places, found, ideal.places, ideal.found)
     gate = motion.score
@@ -130,9 +133,14 @@ def contacts(
     walls = np.stack([_may_close(gap, tracks) for gap in tracks.gaps]).any(0)
     apart = tracks.places[:, 0] - tracks.places[:, 1]
     gap = np.linalg.norm(apart, axis=-1) - tracks.radii.sum()
-    steps = np.linalg.norm(np.diff(apart, axis=0), axis=-1)
-    near = ~(gap[:-1] + gap[1:] > STEP_MARGIN * _beside(steps) + tracks.margin)
-    return np.asarray(walls), np.asarray(near)
+    steps = _beside(np.linalg.norm(np.diff(apart, axis=0), axis=-1))
+    # Beside a wall's contact, which folds a step, all that is known is how far discs go at most.
+    alone = np.linalg.norm(np.diff(tracks.places, axis=0), axis=-1)
+    farthest = np.maximum(_beside(alone), _beside(_beside(alone))).sum(1)
+    steps = np.where(_beside(walls.any((1, 2))), farthest, steps)
+    return np.asarray(walls), np.asarray(
+        ~(gap[:-1] + gap[1:] > STEP_MARGIN * steps + tracks.margin)
+    )
 
 
 def _may_close(gap: np.ndarray, tracks: Tracks) -> np.ndarray:
@@ -240,7 +248,9 @@ def _impacts(
     gained = ((after - before - fall) * tracks.masses[:, None]).sum(1)
     total = (np.linalg.norm(before, axis=-1) * tracks.masses).sum(-1)
     head_on = chord > (1 - HEAD_ON**2) * reach**2
-    hit = head_on & (contact < tracks.dt + ERROR / np.sqrt(rate))
+    # Of a slower approach, the frame of the impact is not to be told.
+    brisk = np.sqrt(rate) * tracks.dt > BRISK * tracks.margin
+    hit = head_on & brisk & (contact < tracks.dt + tracks.margin / np.sqrt(rate))
     return restitutions[hit], (np.linalg.norm(gained, axis=-1) / total)[hit]
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from sora_jax.eval.world_state import frozen
 from sora_jax.eval.worlds import interaction, parallax, permanence, physics, rigidity
 from sora_jax.eval.worlds.measure import Measures
 
@@ -79,6 +80,30 @@ def measure(world: str, video: UInt8[np.ndarray, "t h w 3"], truth: Any) -> Meas
             " h, 3], the frames of its truth, square"
         )
     return _MEASURE[world](video, truth)
+
+
+def score_columns(
+    world: str,
+    truths: Sequence[Any],
+    videos: Mapping[Column, Sequence[UInt8[np.ndarray, "t h w 3"]]],
+    seed: int = 0,
+) -> dict[Column, Scores]:
+    """The scores of clips of each column against the same truths; frozen frames and noise are made
+    from the true clips, which `videos` must hold.
+
+    Raises ValueError as `measure` does, and for a column of more or fewer clips than truths.
+    """
+    rng = np.random.default_rng(seed)
+    true = videos["truth"]
+    every: dict[Column, Sequence[UInt8[np.ndarray, "t h w 3"]]] = {
+        "frozen": [frozen(video) for video in true],
+        "noise": [rng.integers(0, 256, video.shape, np.uint8) for video in true],
+        **videos,
+    }
+    return {
+        column: collect([measure(world, *pair) for pair in zip(shown, truths, strict=True)])
+        for column, shown in every.items()
+    }
 
 
 def collect(clips: Sequence[Measures]) -> Scores:

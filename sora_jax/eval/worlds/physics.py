@@ -130,7 +130,8 @@ def contacts(
     tracks: Tracks,
 ) -> tuple[Bool[np.ndarray, "t-1 n 2"], Bool[np.ndarray, " t-1"]]:
     """Between which frames a disc may touch a wall of an axis, and the discs each other."""
-    walls = np.stack([_may_close(gap, tracks) for gap in tracks.gaps]).any(0)
+    low, high = (_may_close(gap, tracks) for gap in tracks.gaps)
+    walls = low | high
     apart = tracks.places[:, 0] - tracks.places[:, 1]
     gap = np.linalg.norm(apart, axis=-1) - tracks.radii.sum()
     steps = _beside(np.linalg.norm(np.diff(apart, axis=0), axis=-1))
@@ -138,9 +139,8 @@ def contacts(
     alone = np.linalg.norm(np.diff(tracks.places, axis=0), axis=-1)
     farthest = np.maximum(_beside(alone), _beside(_beside(alone))).sum(1)
     steps = np.where(_beside(walls.any((1, 2))), farthest, steps)
-    return np.asarray(walls), np.asarray(
-        ~(gap[:-1] + gap[1:] > STEP_MARGIN * steps + tracks.margin)
-    )
+    pair = ~(gap[:-1] + gap[1:] > STEP_MARGIN * steps + tracks.margin)
+    return walls, np.asarray(pair)
 
 
 def _may_close(gap: np.ndarray, tracks: Tracks) -> np.ndarray:

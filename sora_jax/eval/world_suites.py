@@ -29,7 +29,7 @@ from sora_jax.eval.world_state import frozen
 from sora_jax.eval.worlds.interaction import measure_pair
 from sora_jax.eval.worlds.measure import Measures
 from sora_jax.eval.worlds.memorisation import nearest
-from sora_jax.eval.worlds.table import COMPOSITE, MEASURE, Column, Scores, tabulate
+from sora_jax.eval.worlds.table import COMPOSITE, MOTION, Column, Scores, measure, tabulate
 from sora_jax.sample.generate import Request, Sampler
 from sora_jax.world.painter import counterfactual
 from sora_jax.world.splits import IN_DISTRIBUTION, Cell, Split, ood_grid
@@ -209,9 +209,8 @@ def _metrics(tested: Tested) -> tuple[str, ...]:
 
 
 def _measured(tested: Tested, places: Sequence[int], videos: Sequence[Video]) -> list[Measures]:
-    measure: Any = MEASURE[tested.world]
     return [
-        measure(video, tested.clips[place].truth)
+        measure(tested.world, video, tested.clips[place].truth)
         for place, video in zip(places, videos, strict=True)
     ]
 
@@ -221,7 +220,8 @@ def _arrays(found: Sequence[Measures], metrics: Sequence[str]) -> dict[str, np.n
     nothing = np.nan
     values = [[each[m].value if m in each else nothing for m in metrics] for each in found]
     scores = [[each[m].score if m in each else nothing for m in metrics] for each in found]
-    means = [float(np.nanmean(row)) for row in scores]
+    own = [k for k, metric in enumerate(metrics) if metric != MOTION]
+    means = [float(np.nanmean([row[k] for k in own])) for row in scores]
     return {
         "values": np.column_stack([np.array(values, float), means]),
         "scores": np.column_stack([np.array(scores, float), means]),

@@ -63,7 +63,7 @@ constraints-%.txt:
 
 constraints:  ## resolve the newest versions that setup.py allows, and pin them
 	$(PYTHON) -m venv --clear build/resolve
-	build/resolve/bin/python -m pip $(PIP_INSTALL) -e ".[data,pipelines,eval,gcs,dev]"
+	build/resolve/bin/python -m pip $(PIP_INSTALL) -e ".[data,pipelines,eval,fvd,gcs,dev]"
 	echo "# Exact versions for Python $(VERSION), written by \`make constraints\`." > $(CONSTRAINTS)
 	build/resolve/bin/python -m pip freeze --exclude-editable >> $(CONSTRAINTS)
 

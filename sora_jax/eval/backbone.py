@@ -12,8 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from sora_jax.eval.i3d import I3D, LEAST_FRAMES, SIDE
-from sora_jax.eval.i3d_weights import read_weights, weights_file
+from sora_jax.eval import efficientnet, i3d
+from sora_jax.eval.efficientnet_weights import EFFICIENTNET_LITE0, read_efficientnet
+from sora_jax.eval.i3d_weights import I3D_K400, read_i3d
+from sora_jax.eval.weights import weights_file
+
+SQUASHED = "all of a frame to {side}x{side}, bilinear, half-pixel centres, no low-pass filter"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,9 +44,22 @@ def i3d_backbone(weights: str = "") -> Backbone:
     Raises:
         UserError: there are no weights, or they are not of I3D.
     """
-    read = read_weights(weights_file(weights))
-    resize = f"all of a frame to {SIDE}x{SIDE}, bilinear, half-pixel centres, no low-pass filter"
-    return Backbone(read.name, read.sha256, resize, LEAST_FRAMES, I3D(read.arrays), _logits)
+    read = read_i3d(weights_file(I3D_K400, weights))
+    resize = SQUASHED.format(side=i3d.SIDE)
+    return Backbone(read.name, read.sha256, resize, i3d.LEAST_FRAMES, i3d.I3D(read.arrays), _logits)
+
+
+def efficientnet_backbone(weights: str = "") -> Backbone:
+    """Describes the frame in the middle of a clip, or a picture, by EfficientNet-Lite0: one row for
+    a clip, for rows are to be independent. The distance is no FID, which is of another network.
+
+    Raises:
+        UserError: there are no weights, or they are not of EfficientNet-Lite0.
+    """
+    read = read_efficientnet(weights_file(EFFICIENTNET_LITE0, weights))
+    resize = f"the middle frame, {SQUASHED.format(side=efficientnet.SIDE)}"
+    model = efficientnet.EfficientNet(read.arrays)
+    return Backbone(read.name, read.sha256, resize, 1, model, _pooled)
 
 
 def squashed(clips: UInt8[Array, "b t h w 3"], side: int) -> Float[Array, "b t s s 3"]:
@@ -61,5 +78,13 @@ def _between_centres(size: int, side: int) -> Float[np.ndarray, "side size"]:
     return weights.astype(np.float32)
 
 
-def _logits(model: I3D, clips: UInt8[Array, "b t h w 3"]) -> Float[Array, "b 400"]:
-    return model(squashed(clips, SIDE) / 127.5 - 1)
+def _logits(model: i3d.I3D, clips: UInt8[Array, "b t h w 3"]) -> Float[Array, "b 400"]:
+    return model(squashed(clips, i3d.SIDE) / 127.5 - 1)
+
+
+def _pooled(
+    model: efficientnet.EfficientNet, clips: UInt8[Array, "b t h w 3"]
+) -> Float[Array, "b 1280"]:
+    middle = clips.shape[1] // 2
+    pictures = squashed(clips[:, middle : middle + 1], efficientnet.SIDE)[:, 0]
+    return model((pictures - 127) / 128)  # as it was trained, on levels of 0 to 255

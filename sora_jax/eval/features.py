@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, UInt8
@@ -34,6 +35,12 @@ class ClipFeatures:
     features: Float[np.ndarray, "n d"]
     moments: Moments
     frames: int
+
+
+def of_rows(features: Float[np.ndarray, "n d"], frames: int) -> ClipFeatures:
+    """Of clips that were described one batch at a time."""
+    moments = moments_of(jnp.asarray(features), jnp.ones(len(features), bool))
+    return ClipFeatures(features, merged(no_moments(features.shape[1]), moments), frames)
 
 
 def clip_features(backbone: Backbone, clips: Sequence[Video]) -> ClipFeatures:

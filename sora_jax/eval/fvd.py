@@ -16,8 +16,8 @@ from sora_jax.eval.distribution import (
     kernel_distance,
     precision_recall,
 )
-from sora_jax.eval.features import Video, clip_features
-from sora_jax.eval.real_statistics import LEAST_CLIPS, Kept, real_statistics
+from sora_jax.eval.features import ClipFeatures, Video, clip_features
+from sora_jax.eval.real_statistics import LEAST_CLIPS, Kept, RealStatistics, real_statistics
 
 
 def score_distribution(
@@ -46,7 +46,11 @@ def score_distribution(
             f"a distribution of {len(made_clips)} made clips: give {LEAST_CLIPS} or more"
         )
     real = real_statistics(real_clips, backbone, len(made_clips[0]), kept)
-    made = clip_features(backbone, made_clips)
+    return distances(real, clip_features(backbone, made_clips), backbone.name)
+
+
+def distances(real: RealStatistics, made: ClipFeatures, backbone: str) -> dict[str, float]:
+    """What `score_distribution` gives, of clips that are described already."""
     of_real = real.described
     limit, error = extrapolated(of_real.features, made.features)
     kernel, spread = kernel_distance(of_real.features, made.features)
@@ -64,4 +68,4 @@ def score_distribution(
         "half_clips": len(of_real.features) // 2,
         "made_clips": len(made.features),
     }
-    return {f"{name}/{backbone.name}": float(value) for name, value in scores.items()}
+    return {f"{name}/{backbone}": float(value) for name, value in scores.items()}

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 from sora_jax.data.buckets import Bucket
 from sora_jax.errors import ConfigError
@@ -10,6 +11,15 @@ from sora_jax.eval.examples import Example, images, longest, world_examples
 from sora_jax.sample.generate import Sampler
 from sora_jax.world.scene import WorldConfig
 from sora_jax.world.worlds import find_world
+
+
+@dataclasses.dataclass(frozen=True)
+class Networks:
+    """Networks that score clips: files of their weights (empty: those that are installed), and the
+    directory where what they make of true clips is kept."""
+
+    kept: Path = Path()
+    i3d: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +33,7 @@ class Material:
     images: Sequence[Example]
     of_the_world: bool
     simulated: tuple[Bucket, float] | None = None
+    networks: Networks = Networks()
 
 
 def world_material(

@@ -1,28 +1,37 @@
-"""What is read off clips that were made from captions: the facts told, VBench's dimensions.
+"""What is read off clips that were made from captions: facts told, VBench's dimensions, features.
 
 The columns that bound the facts are ground_truth (true clips), ceiling_vae (true clips through the
 autoencoder), floor_shuffled (the model's clips under other captions) and static (the model's first
 frames, frozen). VBench's dimensions stand beside those of the frozen first frames as well.
 """
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from sora_jax.eval.clip_scores import Score, of_values, prefixed
 from sora_jax.eval.examples import Example
 from sora_jax.eval.reconstruction import reconstruct
-from sora_jax.eval.suite import Found, Video
+from sora_jax.eval.suite import Found, Video, examples_id
 from sora_jax.eval.world_state import frozen, read, score, score_shuffled
 from sora_jax.models.vae import VAE
 
-Reader = Callable[[Sequence[int], Sequence[Video]], Found]
-"""Given places of examples and the clips made for them; called by all processes."""
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """`read` is given places of examples and the clips made for them, and called by all processes;
+    `further` makes metrics of what was read of all, in one."""
+
+    read: Callable[[Sequence[int], Sequence[Video]], Found]
+    further: Callable[[Found], Mapping[str, float]] = lambda found: {}
+    settings: str = ""  # what it depends on beside the clips
 
 
 def facts(vae: VAE, examples: Sequence[Example]) -> Reader:
     """Whether clips show what their captions say. All examples have one frame rate."""
     prompted, fps = [example.facts for example in examples], examples[0].fps
 
-    def reader(places: Sequence[int], made: Sequence[Video]) -> Found:
+    def read_clips(places: Sequence[int], made: Sequence[Video]) -> Found:
         truths = [examples[place].video for place in places]
         own, scenes = [prompted[place] for place in places], read(made, fps)
         columns = {
@@ -38,14 +47,14 @@ def facts(vae: VAE, examples: Sequence[Example]) -> Reader:
             scores |= prefixed(column, found)
         return Found(scores)
 
-    return reader
+    return Reader(read_clips)
 
 
 def vbench(examples: Sequence[Example]) -> Reader:
     """VBench's dimensions that need no network, of videos."""
     from sora_jax.eval.vbench import dimensions  # whose OpenCV training can do without
 
-    def reader(places: Sequence[int], made: Sequence[Video]) -> Found:
+    def read_clips(places: Sequence[int], made: Sequence[Video]) -> Found:
         rates = [examples[place].fps for place in places]
         columns = {"vbench/": list(made), "vbench/frozen/": [frozen(video) for video in made]}
         scores: dict[str, Score] = {}
@@ -55,4 +64,33 @@ def vbench(examples: Sequence[Example]) -> Reader:
             scores |= prefixed(column, values)
         return Found(scores)
 
-    return reader
+    return Reader(read_clips)
+
+
+def distribution(examples: Sequence[Example], weights: str, kept: Path) -> Reader:
+    """Distances of made videos from the true ones by I3D's features, with weights from a file, or
+    else of the extra `fvd`. What the true ones are is kept in the directory `kept`.
+
+    Raises:
+        UserError: there are no weights, the videos are too few, or of different or few frames.
+    """
+    from sora_jax.eval.backbone import i3d_backbone
+    from sora_jax.eval.features import clip_features, of_rows
+    from sora_jax.eval.fvd import distances
+    from sora_jax.eval.real_statistics import Kept, real_statistics
+
+    backbone = i3d_backbone(weights)
+    videos, fps = [example.video for example in examples], examples[0].fps
+    dataset = examples_id(examples)
+    file = kept / f"real-{backbone.name}-{dataset}.npz"
+    real = real_statistics(videos, backbone, len(videos[0]), Kept(file, dataset, fps))
+    features = f"features/{backbone.name}"
+
+    def read_clips(places: Sequence[int], made: Sequence[Video]) -> Found:
+        return Found(arrays={features: clip_features(backbone, made).features})
+
+    def further(found: Found) -> Mapping[str, float]:
+        made = of_rows(found.arrays[features], len(videos[0]))
+        return distances(real, made, backbone.name)
+
+    return Reader(read_clips, further, f"{backbone.name} {backbone.weights} {backbone.resize}")

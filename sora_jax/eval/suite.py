@@ -54,11 +54,17 @@ class Suite:
 
     def question(self) -> str:
         """12 hex digits of what is asked, of whatever model."""
-        content = hashlib.sha256(f"{self.name}\0{self.settings}".encode())
-        for each in self.examples:
-            content.update(f"\0{each.prompt}\0{each.fps}\0{each.seed}\0{each.video.shape}".encode())
-            content.update(np.ascontiguousarray(each.video).data)
-        return content.hexdigest()[:12]
+        words = f"{self.name}\0{self.settings}\0{examples_id(self.examples)}"
+        return hashlib.sha256(words.encode()).hexdigest()[:12]
+
+
+def examples_id(examples: Sequence[Example]) -> str:
+    """12 hex digits of all that examples are."""
+    content = hashlib.sha256()
+    for each in examples:
+        content.update(f"{each.prompt}\0{each.fps}\0{each.seed}\0{each.video.shape}\0".encode())
+        content.update(np.ascontiguousarray(each.video).data)
+    return content.hexdigest()[:12]
 
 
 class Store(Protocol):

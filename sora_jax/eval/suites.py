@@ -79,7 +79,7 @@ def generation(
         scores = {"prompts_cut": of_values(each.prompt_is_cut for each in samples)}
         arrays: dict[str, np.ndarray] = {}
         for reader in readers.values():
-            found = reader(places, [each.video for each in samples])
+            found = reader.read(places, [each.video for each in samples])
             scores |= found.scores
             arrays |= found.arrays
         shown = {
@@ -88,7 +88,15 @@ def generation(
         }
         return Found(prefixed(f"{name}/", scores), arrays, placed(places, shown))
 
-    return Suite(name, examples, find, settings=" ".join(readers))
+    def further(found: Found) -> dict[str, float]:
+        return {
+            f"{name}/{metric}": value
+            for reader in readers.values()
+            for metric, value in reader.further(found).items()
+        }
+
+    settings = " ".join(f"{way} {reader.settings}" for way, reader in readers.items())
+    return Suite(name, examples, find, further, settings)
 
 
 def animation(sampler: Sampler, examples: Sequence[Example], *, nearest: bool = False) -> Suite:

@@ -69,6 +69,22 @@ DIMENSIONS = {
     "quality_4_of_7": "quality of these four of its seven",
 }
 
+DISTANCES = {
+    "frechet": "Fréchet distance of generated clips",
+    "frechet_infinity": "the same, of infinitely many",
+    "frechet_infinity_error": "standard error of that",
+    "frechet_null_mean": "between halves of the true clips, mean",
+    "frechet_null_max": "between halves of the true clips, most",
+    "frechet_shuffled": "true clips with shuffled frames",
+    "frechet_grain": "true clips with a codec's grain",
+    "kernel": "kernel distance of generated clips",
+    "precision": "precision",
+    "recall": "recall",
+    "made_clips": "generated clips",
+    "real_clips": "true clips",
+    "half_clips": "clips of a half",
+}
+
 
 def tables(metrics: Metrics) -> list[Table]:
     """The scores in order, each beside what bounds it."""
@@ -79,6 +95,7 @@ def tables(metrics: Metrics) -> list[Table]:
             beside = f"{number(other, metrics[other])} " if other else ""
             rows.append((label, with_interval(metrics, name), f"{beside}{other_label}"))
     found += worlds.world_tables(metrics)
+    found += _distribution_tables(metrics)
     found.append(_vbench_table(metrics))
     found.append(Table("Autoencoder, loss and animation", ("", "measured", "beside"), tuple(rows)))
     return [table for table in found if table.rows]
@@ -93,6 +110,19 @@ def _caption_table(metrics: Metrics, task: str) -> Table:
             rows.append((label, with_interval(metrics, f"{task}/{question}"), *cells[1:]))
     header = ("", *(COLUMNS[column] for column in columns))
     return Table(SECTIONS[task][0], header, tuple(rows))
+
+
+def _distribution_tables(metrics: Metrics) -> list[Table]:
+    """Of each backbone: distances of made clips, and what known differences come to."""
+    prefix = "text_to_video/frechet/"
+    tables = []
+    for backbone in (n.removeprefix(prefix) for n in metrics if n.startswith(prefix)):
+        rows = tuple(
+            (label, f"{metrics[f'text_to_video/{name}/{backbone}']:.4g}")
+            for name, label in DISTANCES.items()
+        )
+        tables.append(Table(f"Distribution, by {backbone}", ("", "measured"), rows))
+    return tables
 
 
 def _vbench_table(metrics: Metrics) -> Table:

@@ -3,21 +3,24 @@
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sora_jax.data.buckets import Bucket
 from sora_jax.diffusion.times import TimesConfig
-from sora_jax.errors import ConfigError
-from sora_jax.eval import readers, suites
+from sora_jax.errors import ConfigError, UserError
+from sora_jax.eval import backbone, readers, suites
 from sora_jax.eval.choice import chosen_suites
+from sora_jax.eval.distribution import frechet_of_features
 from sora_jax.eval.evaluator import Evaluation, EvaluationConfig, evaluate, evaluation_of
 from sora_jax.eval.examples import Example, world_examples
-from sora_jax.eval.material import Material, set_material, world_material
+from sora_jax.eval.material import Material, Networks, set_material, world_material
 from sora_jax.eval.suite import Memory, Suite, metrics_of
 from sora_jax.sample.generate import Request, Sample, Sampler, SamplingConfig
 from sora_jax.world.scene import WorldConfig
+from tests.tiny_backbone import TINY, by_hand
 from tests.tiny_models import tiny_sampler
 
 WORLD = WorldConfig(max_objects=2, motions=("constant",))
@@ -167,6 +170,37 @@ def test_clips_are_made_once_and_read_in_every_way(sampler: Sampler) -> None:
     assert found["text_to_video/colour_accuracy"] >= 0.9
     assert found["text_to_video/vbench/frozen/temporal_flickering"] == 1
     assert 0.9 < found["text_to_video/vbench/temporal_flickering"] < 1
+
+
+def test_distances_are_of_features_kept_clip_by_clip(
+    sampler: Sampler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backbone, "i3d_backbone", lambda weights: TINY)
+    examples = world_examples(WORLD, [VIDEO], 8.0, 16, 7_000)
+    worse = Oracle(sampler, examples, lambda video: np.repeat(video[:1], len(video), 0))
+    found = {}
+    for name, model in (("true", Oracle(sampler, examples)), ("frozen", worse)):
+        networks = Networks(tmp_path)
+        material = Material(model, CONFIG, examples, [], True, networks=networks)
+        [suite], store = chosen_suites(("fvd",), material), Memory()
+        evaluate([suite], CONFIG, 4, store)
+        found[name] = evaluation_of([suite], CONFIG, 4, store).metrics
+    videos = [example.video for example in examples]
+    still = [np.repeat(video[:1], len(video), 0) for video in videos]
+    name = f"text_to_video/frechet/{TINY.name}"
+    assert found["true"][name] == pytest.approx(0, abs=1e-6)
+    expected = frechet_of_features(by_hand(videos), by_hand(still))
+    assert found["frozen"][name] == pytest.approx(expected, rel=1e-4)
+    assert found["frozen"][f"text_to_video/frechet_null_max/{TINY.name}"] > 0
+    assert len(list(tmp_path.glob(f"real-{TINY.name}-*.npz"))) == 1
+
+
+def test_distances_without_weights_are_refused(sampler: Sampler, tmp_path: Path) -> None:
+    examples = world_examples(WORLD, [VIDEO], 8.0, 2, 7_000)
+    networks = Networks(tmp_path, i3d=str(tmp_path / "none.ckpt"))
+    material = Material(sampler, CONFIG, examples, [], True, networks=networks)
+    with pytest.raises(UserError, match=r"cannot read weights of .*I3D.* from .*none\.ckpt"):
+        chosen_suites(("fvd",), material)
 
 
 def test_suites_are_chosen_by_name_and_what_cannot_be_scored_is_said(sampler: Sampler) -> None:

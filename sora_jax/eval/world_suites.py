@@ -14,7 +14,8 @@ noise, and the training clip whose first frame is nearest.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,15 +42,30 @@ DIVIDED = 4  # a cell of the grid has so many times fewer clips
 
 
 @dataclasses.dataclass(frozen=True)
+class View:
+    """A world of a name at the size and rate that a run sees it."""
+
+    name: str
+    bucket: Bucket
+    fps: float
+
+    def clips(
+        self, split: Split, seed: int, count: int, cell: Cell = IN_DISTRIBUTION
+    ) -> WorldClips:
+        """So many, of seeds from one on."""
+        seeds, frames, size = range(seed, seed + count), self.bucket.frames, self.bucket.height
+        return WorldClips(find_world(self.name), split, seeds, frames, size, self.fps, cell)
+
+
+@dataclasses.dataclass(frozen=True)
 class Tested:
-    """Clips of a world to test a run on, in order, and the cells of the grid they are of."""
+    """Clips of a world to test a run on, in order."""
 
     world: str
     clips: Sequence[WorldClip[Any]]
-    cells: Sequence[Cell]
 
     def examples(self) -> list[Example]:
-        """Seeds of the samples are their places, in each world from another number on."""
+        """Seeds of the samples are their places."""
         return [
             Example(clip.caption, clip.video, clip.fps, place)
             for place, clip in enumerate(self.clips)
@@ -68,44 +84,45 @@ def world_suites(
         raise ConfigError(
             f"worlds are seen in square frames, and {bucket.name} is not: give a square bucket"
         )
+    return [
+        suite
+        for name in worlds
+        for suite in _of_world(sampler, View(name, bucket, fps), count, seed)
+    ]
+
+
+def _of_world(sampler: Sampler, view: View, count: int, seed: int) -> list[Suite]:
+    @functools.cache
+    def others(start: int) -> list[Video]:
+        return [clip.video for clip in view.clips("train", start, TRAINING)]
+
     suites = []
-    for name in worlds:
-
-        def clips(split: Split, start: int, number: int, cell: Cell, name: str = name) -> Any:
-            seeds = range(start, start + number)
-            size = (bucket.frames, bucket.height, fps)
-            return WorldClips(find_world(name), split, seeds, *size, cell)
-
-        splits: tuple[Split, ...] = ("train", "held_out")
-        for split in splits:
-            own = list(clips(split, seed, count, IN_DISTRIBUTION))
-            tested = Tested(name, own, [IN_DISTRIBUTION] * count)
-            known = clips("train", 0, TRAINING, IN_DISTRIBUTION)
-            unseen = clips("train", UNSEEN_SEED, TRAINING, IN_DISTRIBUTION)
-            suites.append(_world(sampler, tested, split, known, unseen))
-        grid = [cell for cell in ood_grid() for _ in range(max(2, count // DIVIDED))]
-        beyond = [clips("train", seed + k, 1, cell)[0] for k, cell in enumerate(grid)]
-        suites.append(_grid(sampler, Tested(name, beyond, grid)))
-        if name == "painter":
-            pairs = list(clips("train", seed, count, IN_DISTRIBUTION))
-            suites.append(_pairs(sampler, Tested(name, pairs, [IN_DISTRIBUTION] * count)))
+    splits: tuple[Split, ...] = ("train", "held_out")
+    for split in splits:
+        tested = Tested(view.name, list(view.clips(split, seed, count)))
+        suites.append(_world(sampler, tested, split, others))
+    cells = [cell for cell in ood_grid() for _ in range(max(2, count // DIVIDED))]
+    beyond = [view.clips("train", seed + k, 1, cell)[0] for k, cell in enumerate(cells)]
+    suites.append(_grid(sampler, Tested(view.name, beyond), cells))
+    if view.name == "painter":
+        suites.append(_pairs(sampler, Tested(view.name, list(view.clips("train", seed, count)))))
     return suites
 
 
 def _world(
-    sampler: Sampler, tested: Tested, split: Split, known: WorldClips, unseen: WorldClips
+    sampler: Sampler, tested: Tested, split: Split, others: Callable[[int], list[Video]]
 ) -> Suite:
-    """Metrics of a split beside those of what takes no model."""
+    """Metrics of a split beside those of what takes no model. `others`: clips of training from a
+    seed on."""
     part = "" if split == "train" else f"{split}/"
     prefix, examples = f"world/{tested.world}/{part}", tested.examples()
     metrics = _metrics(tested)
-    training = [clip.video for clip in known]
-    others = [clip.video for clip in unseen]
-    starts = [video[:1] for video in training]
 
     def find(places: Sequence[int]) -> Found:
         truths = [tested.clips[place].video for place in places]
         made = _made(sampler, [examples[place] for place in places])
+        training, unseen = others(0), others(UNSEEN_SEED)
+        starts = [video[:1] for video in training]
         recalled = nearest([truth[:1] for truth in truths], starts).index
         columns: dict[Column, Sequence[Video]] = {
             "model": made,
@@ -122,7 +139,7 @@ def _world(
             arrays |= {f"{column} {n}": each for n, each in _arrays(found, metrics).items()}
             name = "" if column == "model" else f"{column}/"
             scores |= prefixed(f"{prefix}{name}", _scores(found, metrics))
-        copied = nearest(made, training).distance < nearest(made, others).distance
+        copied = nearest(made, training).distance < nearest(made, unseen).distance
         scores[f"{prefix}copied"] = Score(copied.astype(float), np.ones(len(places)))
         shown = {"generated": made, "true": truths}
         return Found(scores, arrays, placed(places, shown))
@@ -156,9 +173,9 @@ def _table(prefix: str, columns: Mapping[Column, Scores]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if np.isfinite(value)}
 
 
-def _grid(sampler: Sampler, tested: Tested) -> Suite:
-    """The composite of each cell of speed and size, of the model and of the truth through the
-    autoencoder, which has not seen such sizes either."""
+def _grid(sampler: Sampler, tested: Tested, cells: Sequence[Cell]) -> Suite:
+    """The composite of each cell of speed and size, which the clips are of, of the model and of the
+    truth through the autoencoder, which has not seen such sizes either."""
     examples, metrics = tested.examples(), _metrics(tested)
 
     def find(places: Sequence[int]) -> Found:
@@ -168,8 +185,8 @@ def _grid(sampler: Sampler, tested: Tested) -> Suite:
         scores = {}
         for column, videos in (("", made), ("truth_vae/", decoded)):
             composite = _scores(_measured(tested, places, videos), metrics)[COMPOSITE]
-            for cell in dict.fromkeys(tested.cells):
-                inside = np.array([tested.cells[place] == cell for place in places], float)
+            for cell in dict.fromkeys(cells):
+                inside = np.array([cells[place] == cell for place in places], float)
                 name = f"world/{tested.world}/ood/speed{cell.speed}-size{cell.size}/{column}"
                 scores[f"{name}{COMPOSITE}"] = Score(composite.values, inside)
         return Found(scores, {}, placed(places, {"generated": made, "true": truths}))

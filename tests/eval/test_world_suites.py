@@ -11,6 +11,7 @@ from sora_jax.errors import ConfigError
 from sora_jax.eval import world_suites
 from sora_jax.eval.suite import Memory, Suite, collect, metrics_of, score
 from sora_jax.eval.world_state import frozen
+from sora_jax.eval.world_tables import world_tables
 from sora_jax.sample.generate import Request, Sample, Sampler, SamplingConfig
 from sora_jax.world.worlds import WORLDS
 from tests.tiny_models import tiny_sampler
@@ -94,6 +95,20 @@ def test_the_truth_is_at_the_top_and_a_frozen_frame_at_the_bottom(
     if world == "painter":
         assert truth["world/painter/pairs/composite"] > 0.9
         assert still["world/painter/pairs/composite"] == 0
+
+
+def test_tables_show_the_model_beside_its_bounds(sampler: Sampler) -> None:
+    scores, held_out, pairs, grid = world_tables(metrics(sampler, "painter", lambda video: video))
+    assert scores.title == "A square that paints as it is told: unseen clips"
+    assert scores.header[1:4] == ("model", "scaled", "coverage")
+    assert scores.header[-2:] == ("first frame frozen", "noise")
+    assert scores.rows[0][:3] == ("composite", "1.00 (1.00 to 1.00)", "1")
+    assert scores.rows[0][-2:] == ("0.00", "0.00")
+    assert {"mark recall", "copied"} <= {row[0] for row in scores.rows}
+    assert [row[0] for row in grid.rows] == ["speed x 0.8", "speed x 1.0", "speed x 1.5"]
+    assert grid.rows[1][2] == "trained on"
+    assert held_out.rows[0][0] == "composite"
+    assert "counterfactual error" in {row[0] for row in pairs.rows}
 
 
 def test_a_model_that_recalls_training_is_told(sampler: Sampler) -> None:

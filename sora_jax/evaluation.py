@@ -54,7 +54,7 @@ class Asked:
 
     `suites`: their names, or none for all that the clips allow. `clips`: a set to score on in place
     of the world. `like`, `embed`: as of `load_run`. `i3d`: a file of its weights, in place of those
-    that are installed.
+    that are installed. `backbones`: further networks, as of `given_backbone`.
     """
 
     directory: Path
@@ -65,6 +65,7 @@ class Asked:
     embed: TextEmbedder | None = None
     like: Experiment | None = None
     i3d: str = ""
+    backbones: tuple[str, ...] = ()
 
     def scored_on(self, experiment: Experiment) -> str:
         """The clips, in words."""
@@ -110,7 +111,7 @@ def evaluate_run(asked: Asked, step: int | None = None) -> Evaluated:
     if is_first():
         checkpoint = run.fingerprints["dit"]
         print(f"{asked.parameters} of {checkpoint}: {run.bytes_read:,} bytes read", flush=True)
-    networks = Networks(asked.output / "evaluation", asked.i3d)
+    networks = Networks(asked.output / "evaluation", asked.i3d, asked.backbones)
     material = dataclasses.replace(_material(asked, run), networks=networks)
     chosen = chosen_suites(asked.suites, material)
     place = asked.output / "evaluation" / f"{run.parameters}-{run.step}"

@@ -21,6 +21,16 @@ def colours(model: dict[str, Array], clips: Array) -> Array:
 TINY = Backbone("tiny", "0123", "none", 2, {"scale": np.float32(2.0)}, colours)
 
 
+def of_pictures() -> Backbone:
+    """One that describes single frames: the mean and the deviation of each channel."""
+
+    def features(model: dict[str, Array], clips: Array) -> Array:
+        pixels = clips.astype(jnp.float32)
+        return jnp.concatenate([pixels.mean((1, 2, 3)), pixels.std((1, 2, 3))], 1)
+
+    return Backbone("pictures", "4567", "none", 1, {}, features)
+
+
 def random_clips(count: int, seed: int = 0) -> list[np.ndarray]:
     """Of several sizes, each of its own brightness."""
     rng = np.random.default_rng(seed)

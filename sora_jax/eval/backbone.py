@@ -5,6 +5,7 @@ and is named by them: only what is made of I3D is a Fréchet video distance.
 """
 
 import dataclasses
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
+from sora_jax.errors import ConfigError
 from sora_jax.eval import efficientnet, i3d
 from sora_jax.eval.efficientnet_weights import EFFICIENTNET_LITE0, read_efficientnet
 from sora_jax.eval.i3d_weights import I3D_K400, read_i3d
@@ -60,6 +62,27 @@ def efficientnet_backbone(weights: str = "") -> Backbone:
     resize = f"the middle frame, {SQUASHED.format(side=efficientnet.SIDE)}"
     model = efficientnet.EfficientNet(read.arrays)
     return Backbone(read.name, read.sha256, resize, 1, model, _pooled)
+
+
+def given_backbone(place: str) -> Backbone:
+    """What the user's function at MODULE:FUNCTION makes.
+
+    Raises:
+        ConfigError: there is no such function, or what it makes is no backbone.
+    """
+    module, _, function = place.partition(":")
+    try:
+        made = getattr(importlib.import_module(module), function)()
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"--backbone {place!r} makes no backbone ({error}): give MODULE:FUNCTION, a function "
+            "without arguments of a module that Python finds"
+        ) from error
+    if not isinstance(made, Backbone):
+        raise ConfigError(
+            f"--backbone {place!r} makes a {type(made).__name__}: make an eval.backbone.Backbone"
+        )
+    return made
 
 
 def squashed(clips: UInt8[Array, "b t h w 3"], side: int) -> Float[Array, "b t s s 3"]:

@@ -52,9 +52,14 @@ def _vbench(material: Material, examples: Sequence[Example]) -> Reader | None:
 
 
 def _fvd(material: Material, examples: Sequence[Example]) -> Reader | None:
-    if len(examples[0].video) == 1:
-        return None
-    return readers.distribution(examples, material.networks.i3d, material.networks.kept)
+    """By I3D of videos, by EfficientNet-Lite0 of pictures, and by the user's own of either."""
+    from sora_jax.eval import backbone
+
+    networks, frames = material.networks, len(examples[0].video)
+    given = [backbone.given_backbone(place) for place in networks.backbones]
+    usual = backbone.i3d_backbone(networks.i3d) if frames > 1 else backbone.efficientnet_backbone()
+    chosen = [usual, *(each for each in given if each.frames <= frames)]
+    return readers.distribution(examples, chosen, networks.kept)
 
 
 SUITES: dict[str, Callable[[Material], list[Suite]]] = {

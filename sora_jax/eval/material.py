@@ -15,11 +15,12 @@ from sora_jax.world.worlds import find_world
 
 @dataclasses.dataclass(frozen=True)
 class Networks:
-    """Networks that score clips: files of their weights (empty: those that are installed), and the
-    directory where what they make of true clips is kept."""
+    """Networks that describe clips: a file of I3D's weights (empty: those that are installed), the
+    user's own as MODULE:FUNCTION, and the directory where what they make of true clips is kept."""
 
     kept: Path = Path()
     i3d: str = ""
+    backbones: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ frames, frozen). VBench's dimensions stand beside those of the frozen first fram
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sora_jax.eval.clip_scores import Score, of_values, prefixed
 from sora_jax.eval.examples import Example
@@ -15,6 +16,9 @@ from sora_jax.eval.reconstruction import reconstruct
 from sora_jax.eval.suite import Found, Video, examples_id
 from sora_jax.eval.world_state import frozen, read, score, score_shuffled
 from sora_jax.models.vae import VAE
+
+if TYPE_CHECKING:
+    from sora_jax.eval.backbone import Backbone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,30 +71,34 @@ def vbench(examples: Sequence[Example]) -> Reader:
     return Reader(read_clips)
 
 
-def distribution(examples: Sequence[Example], weights: str, kept: Path) -> Reader:
-    """Distances of made videos from the true ones by I3D's features, with weights from a file, or
-    else of the extra `fvd`. What the true ones are is kept in the directory `kept`.
+def distribution(
+    examples: Sequence[Example], backbones: Sequence["Backbone"], kept: Path
+) -> Reader:
+    """Distances of made clips from the true ones by the features of each backbone. What the true
+    ones are is kept in the directory `kept`.
 
     Raises:
-        UserError: there are no weights, the videos are too few, or of different or few frames.
+        DataError: the clips are too few, or of different or too few frames.
     """
-    from sora_jax.eval.backbone import i3d_backbone
     from sora_jax.eval.features import clip_features, of_rows
     from sora_jax.eval.fvd import distances
     from sora_jax.eval.real_statistics import Kept, real_statistics
 
-    backbone = i3d_backbone(weights)
-    videos, fps = [example.video for example in examples], examples[0].fps
-    dataset = examples_id(examples)
-    file = kept / f"real-{backbone.name}-{dataset}.npz"
-    real = real_statistics(videos, backbone, len(videos[0]), Kept(file, dataset, fps))
-    features = f"features/{backbone.name}"
+    truths, fps, dataset = [e.video for e in examples], examples[0].fps, examples_id(examples)
+    frames = len(truths[0])
+    real = {}
+    for each in backbones:
+        file = kept / f"real-{each.name}-{dataset}.npz"
+        real[each.name] = real_statistics(truths, each, frames, Kept(file, dataset, fps))
 
     def read_clips(places: Sequence[int], made: Sequence[Video]) -> Found:
-        return Found(arrays={features: clip_features(backbone, made).features})
+        return Found(arrays={e.name: clip_features(e, made).features for e in backbones})
 
     def further(found: Found) -> Mapping[str, float]:
-        made = of_rows(found.arrays[features], len(videos[0]))
-        return distances(real, made, backbone.name)
+        metrics: dict[str, float] = {}
+        for name, of_real in real.items():
+            metrics |= distances(of_real, of_rows(found.arrays[name], frames), name)
+        return metrics
 
-    return Reader(read_clips, further, f"{backbone.name} {backbone.weights} {backbone.resize}")
+    settings = [f"{each.name} {each.weights} {each.resize}" for each in backbones]
+    return Reader(read_clips, further, " ".join(settings))

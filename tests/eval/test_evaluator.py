@@ -20,7 +20,7 @@ from sora_jax.eval.material import Material, Networks, set_material, world_mater
 from sora_jax.eval.suite import Memory, Suite, metrics_of
 from sora_jax.sample.generate import Request, Sample, Sampler, SamplingConfig
 from sora_jax.world.scene import WorldConfig
-from tests.tiny_backbone import TINY, by_hand
+from tests.tiny_backbone import TINY, by_hand, of_pictures
 from tests.tiny_models import tiny_sampler
 
 WORLD = WorldConfig(max_objects=2, motions=("constant",))
@@ -193,6 +193,26 @@ def test_distances_are_of_features_kept_clip_by_clip(
     assert found["frozen"][name] == pytest.approx(expected, rel=1e-4)
     assert found["frozen"][f"text_to_video/frechet_null_max/{TINY.name}"] > 0
     assert len(list(tmp_path.glob(f"real-{TINY.name}-*.npz"))) == 1
+
+
+def test_the_users_own_network_stands_beside(
+    sampler: Sampler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = dataclasses.replace(of_pictures(), name="usual")
+    monkeypatch.setattr(backbone, "efficientnet_backbone", lambda: usual)
+    pictures = world_examples(WORLD, [IMAGE], 8.0, 12, 7_000)
+    networks = Networks(tmp_path, backbones=("tests.tiny_backbone:of_pictures",))
+    oracle = Oracle(sampler, pictures)
+    material = Material(oracle, CONFIG, [], pictures, True, networks=networks)
+    [suite] = chosen_suites(("fvd",), material)
+    found = metrics(suite)
+    for name in ("usual", "pictures"):
+        assert found[f"text_to_image/frechet/{name}"] == pytest.approx(0, abs=1e-6)
+    for place in ("tests.tiny_backbone:none", "tests.tiny_backbone:by_hand", "tests.nowhere:make"):
+        networks = Networks(tmp_path, backbones=(place,))
+        material = Material(oracle, CONFIG, [], pictures, True, networks=networks)
+        with pytest.raises(ConfigError, match="--backbone '.*' makes no backbone .*: give MODULE"):
+            chosen_suites(("fvd",), material)
 
 
 def test_distances_without_weights_are_refused(sampler: Sampler, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ Run: sora data build --experiment worlds --world 20000 --output sets/worlds
      sora evaluate --checkpoint runs/worlds --suite world
 """
 
+from sora_jax.checkpoints import RetentionConfig
 from sora_jax.data.buckets import Bucket, DataConfig, ShapeClass
 from sora_jax.diffusion.conditioning import ConditioningConfig
 from sora_jax.diffusion.loss import DiffusionConfig
@@ -23,9 +24,17 @@ from sora_jax.train.vae_losses import VAELossConfig
 
 
 def training(steps: int, *, warmup_steps: int, final_rate: float, ema_decay: float) -> TrainConfig:
-    """A run of Muon that saves ten times."""
-    optimizer = OptimizerConfig("muon", 1e-2, warmup_steps, final_rate)
-    return TrainConfig(steps, optimizer, ema_decay, save_every=steps // 10, evaluate_every=steps)
+    """A run of Muon that saves ten times, and keeps all, to be compared."""
+    optimizer, tenth = OptimizerConfig("muon", 1e-2, warmup_steps, final_rate), steps // 10
+    retention = RetentionConfig(every_steps=tenth)
+    return TrainConfig(
+        steps,
+        optimizer,
+        ema_decay,
+        save_every=tenth,
+        evaluate_every=steps,
+        retention=retention,
+    )
 
 
 def experiment() -> Experiment:

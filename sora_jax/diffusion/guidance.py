@@ -11,7 +11,8 @@ Velocity = Callable[[Float[Array, "b n c"], Any, Any], Float[Array, "b n c"]]
 
 
 def guided(velocity: Velocity, scale: float) -> Callable[..., Float[Array, "b n c"]]:
-    """v = v(null) + scale * (v(text) - v(null)), both computed in one call of 2b rows.
+    """v = v(null) + scale * (v(text) - v(null)), both computed in one call of 2b rows. At a scale
+    of 1 that is v(text), and nothing else is computed.
 
     The result takes (x, layout, text, null_text), whose arrays all have b rows.
     """
@@ -22,4 +23,7 @@ def guided(velocity: Velocity, scale: float) -> Callable[..., Float[Array, "b n 
         with_text, without = jnp.split(velocity(x, layout, texts), 2)
         return without + scale * (with_text - without)
 
-    return both
+    def unguided(x: Array, layout: Any, text: Any, null_text: Any) -> Array:
+        return velocity(x, layout, text)
+
+    return unguided if scale == 1 else both

@@ -76,7 +76,10 @@ def test_the_network_sees_each_token_at_its_own_level() -> None:
 def test_guidance_scales_from_unconditional_over_conditional_to_beyond() -> None:
     x, layout = DATA, {"level": jnp.arange(3.0)}
 
+    rows = []
+
     def velocity(x: jax.Array, layout: dict[str, jax.Array], text: jax.Array) -> jax.Array:
+        rows.append(len(x))
         return jnp.sin(x) * text[:, None, None] + layout["level"][:, None, None]
 
     text, null = jnp.array([1.0, 2.0, 3.0]), jnp.array([0.0, 0.5, -1.0])
@@ -86,5 +89,7 @@ def test_guidance_scales_from_unconditional_over_conditional_to_beyond() -> None
         (1.0, conditional),
         (3.0, unconditional + 3 * (conditional - unconditional)),
     ):
+        rows.clear()
         found = guided(velocity, scale)(x, layout, text, null)
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+        assert rows == [len(x) if scale == 1 else 2 * len(x)]

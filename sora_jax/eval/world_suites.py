@@ -26,11 +26,17 @@ from sora_jax.eval.clip_scores import Score, prefixed
 from sora_jax.eval.examples import Example
 from sora_jax.eval.reconstruction import reconstruct
 from sora_jax.eval.suite import Found, Suite, Video, placed
-from sora_jax.eval.world_state import frozen
 from sora_jax.eval.worlds.interaction import measure_pair
-from sora_jax.eval.worlds.measure import Measures
 from sora_jax.eval.worlds.memorisation import nearest
-from sora_jax.eval.worlds.table import COMPOSITE, MOTION, Column, Scores, measure, tabulate
+from sora_jax.eval.worlds.table import (
+    COMPOSITE,
+    Column,
+    Scores,
+    collect,
+    measure,
+    score_columns,
+    tabulate,
+)
 from sora_jax.sample.generate import Request, Sampler
 from sora_jax.world.painter import counterfactual
 from sora_jax.world.splits import IN_DISTRIBUTION, Cell, Split, ood_grid
@@ -116,7 +122,8 @@ def _world(
     seed on."""
     part = "" if split == "train" else f"{split}/"
     prefix, examples = f"world/{tested.world}/{part}", tested.examples()
-    metrics = _metrics(tested)
+    every = range(len(tested.clips))
+    metrics = _collected(tested, every, [clip.video for clip in tested.clips]).metrics[:-1]
 
     def find(places: Sequence[int]) -> Found:
         truths = [tested.clips[place].video for place in places]
@@ -128,17 +135,16 @@ def _world(
             "model": made,
             "truth": truths,
             "truth_vae": reconstruct(sampler.models.vae, truths),
-            "frozen": [frozen(truth) for truth in truths],
-            "noise": [_noise(examples[place]) for place in places],
             "nearest_train": [training[index] for index in recalled],
         }
+        own = [tested.clips[place].truth for place in places]
+        found = score_columns(tested.world, own, columns, metrics, places[0])
         arrays: dict[str, np.ndarray] = {}
         scores: dict[str, Score] = {}
-        for column, videos in columns.items():
-            found = _measured(tested, places, videos)
-            arrays |= {f"{column} {n}": each for n, each in _arrays(found, metrics).items()}
+        for column, of_clips in found.items():
+            arrays |= {f"{column} values": of_clips.values, f"{column} scores": of_clips.scores}
             name = "" if column == "model" else f"{column}/"
-            scores |= prefixed(f"{prefix}{name}", _scores(found, metrics))
+            scores |= prefixed(f"{prefix}{name}", _clip_scores(of_clips))
         copied = nearest(made, training).distance < nearest(made, unseen).distance
         scores[f"{prefix}copied"] = Score(copied.astype(float), np.ones(len(places)))
         shown = {"generated": made, "true": truths}
@@ -176,7 +182,7 @@ def _table(prefix: str, columns: Mapping[Column, Scores]) -> dict[str, float]:
 def _grid(sampler: Sampler, tested: Tested, cells: Sequence[Cell]) -> Suite:
     """The composite of each cell of speed and size, which the clips are of, of the model and of the
     truth through the autoencoder, which has not seen such sizes either."""
-    examples, metrics = tested.examples(), _metrics(tested)
+    examples = tested.examples()
 
     def find(places: Sequence[int]) -> Found:
         truths = [tested.clips[place].video for place in places]
@@ -184,7 +190,7 @@ def _grid(sampler: Sampler, tested: Tested, cells: Sequence[Cell]) -> Suite:
         decoded = reconstruct(sampler.models.vae, truths)
         scores = {}
         for column, videos in (("", made), ("truth_vae/", decoded)):
-            composite = _scores(_measured(tested, places, videos), metrics)[COMPOSITE]
+            composite = _clip_scores(_collected(tested, places, videos))[COMPOSITE]
             for cell in dict.fromkeys(cells):
                 inside = np.array([cells[place] == cell for place in places], float)
                 name = f"world/{tested.world}/ood/speed{cell.speed}-size{cell.size}/{column}"
@@ -211,46 +217,26 @@ def _pairs(sampler: Sampler, tested: Tested) -> Suite:
             measure_pair(video, rival, tested.clips[place].truth, rivals[place])
             for place, video, rival in zip(places, *both, strict=True)
         ]
-        prefix, metrics = f"world/{tested.world}/pairs/", tuple(found[0])
+        scores = prefixed(f"world/{tested.world}/pairs/", _clip_scores(collect(found)))
         shown = {"generated": both[0], "other actions": both[1]}
-        return Found(prefixed(prefix, _scores(found, metrics)), {}, placed(places, shown))
+        return Found(scores, {}, placed(places, shown))
 
     captions = " | ".join(world.caption(rival) for rival in rivals)
     return Suite(f"world_{tested.world}_pairs", examples, find, settings=captions)
 
 
-def _metrics(tested: Tested) -> tuple[str, ...]:
-    """Names of all that the true clips give an occasion for."""
-    found = _measured(tested, range(len(tested.clips)), [clip.video for clip in tested.clips])
-    return tuple(dict.fromkeys(metric for measures in found for metric in measures))
+def _collected(tested: Tested, places: Sequence[int], videos: Sequence[Video]) -> Scores:
+    """Scores of videos of the clips at some places."""
+    clips = [tested.clips[place] for place in places]
+    pairs = zip(videos, clips, strict=True)
+    return collect([measure(tested.world, video, clip.truth) for video, clip in pairs])
 
 
-def _measured(tested: Tested, places: Sequence[int], videos: Sequence[Video]) -> list[Measures]:
-    return [
-        measure(tested.world, video, tested.clips[place].truth)
-        for place, video in zip(places, videos, strict=True)
-    ]
-
-
-def _arrays(found: Sequence[Measures], metrics: Sequence[str]) -> dict[str, np.ndarray]:
-    """Values and scores [clips, metrics and the composite], nan where there are none."""
-    nothing = np.nan
-    values = [[each[m].value if m in each else nothing for m in metrics] for each in found]
-    scores = [[each[m].score if m in each else nothing for m in metrics] for each in found]
-    own = [k for k, metric in enumerate(metrics) if metric != MOTION]
-    means = [float(np.nanmean([row[k] for k in own])) for row in scores]
+def _clip_scores(scores: Scores) -> dict[str, Score]:
+    """By metric; one that a clip gives no occasion for was not asked there."""
     return {
-        "values": np.column_stack([np.array(values, float), means]),
-        "scores": np.column_stack([np.array(scores, float), means]),
-    }
-
-
-def _scores(found: Sequence[Measures], metrics: Sequence[str]) -> dict[str, Score]:
-    """Scores of clips by metric; one that a clip gives no occasion for was not asked there."""
-    scores = _arrays(found, metrics)["scores"]
-    return {
-        name: Score(np.nan_to_num(scores[:, k]), np.isfinite(scores[:, k]).astype(float))
-        for k, name in enumerate((*metrics, COMPOSITE))
+        name: Score(np.nan_to_num(scores.scores[:, k]), scores.asked[:, k].astype(float))
+        for k, name in enumerate(scores.metrics)
     }
 
 
@@ -262,9 +248,3 @@ def _made(sampler: Sampler, examples: Sequence[Example]) -> list[Video]:
         size = (frames, height, width, example.fps, example.seed)
         requests.append(Request(example.prompt, *size, example.video[:1]))
     return [sample.video for sample in sampler.generate(requests)]
-
-
-def _noise(example: Example) -> Video:
-    """Independent levels in every pixel."""
-    generator = np.random.default_rng(np.random.SeedSequence((0x9015E, example.seed)))
-    return generator.integers(0, 256, example.video.shape, np.uint8)

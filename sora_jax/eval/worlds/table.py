@@ -86,10 +86,11 @@ def score_columns(
     world: str,
     truths: Sequence[Any],
     videos: Mapping[Column, Sequence[UInt8[np.ndarray, "t h w 3"]]],
+    metrics: Sequence[str] = (),
     seed: int = 0,
 ) -> dict[Column, Scores]:
-    """The scores of clips of each column against the same truths; frozen frames and noise are made
-    from the true clips, which `videos` must hold.
+    """The scores of clips of each column against the same truths; frozen frames and noise, of a
+    seed, are made from the true clips, which `videos` must hold. `metrics`: as of `collect`.
 
     Raises ValueError as `measure` does, and for a column of more or fewer clips than truths.
     """
@@ -101,19 +102,20 @@ def score_columns(
         **videos,
     }
     return {
-        column: collect([measure(world, *pair) for pair in zip(shown, truths, strict=True)])
+        column: collect([measure(world, *e) for e in zip(shown, truths, strict=True)], metrics)
         for column, shown in every.items()
     }
 
 
-def collect(clips: Sequence[Measures]) -> Scores:
-    """The measures of clips as arrays.
+def collect(clips: Sequence[Measures], metrics: Sequence[str] = ()) -> Scores:
+    """The measures of clips as arrays. `metrics`: in this order, also such as none of these clips
+    gives occasion for; of none, those that the clips have.
 
     Raises ValueError without clips.
     """
     if not clips:
         raise ValueError("a table of no clips: give at least one")
-    metrics = list(dict.fromkeys(metric for clip in clips for metric in clip))
+    metrics = list(metrics or dict.fromkeys(metric for clip in clips for metric in clip))
     values = np.full((len(clips), len(metrics) + 1), np.nan)
     scores = values.copy()
     for row, clip in enumerate(clips):

@@ -23,7 +23,7 @@ from sora_jax.data.sources import ClipSet
 from sora_jax.errors import ConfigError
 from sora_jax.eval.choice import chosen_suites
 from sora_jax.eval.evaluator import Evaluation, evaluate, evaluation_of
-from sora_jax.eval.examples import longest, set_examples
+from sora_jax.eval.examples import longest_examples
 from sora_jax.eval.material import (
     Material,
     Networks,
@@ -136,14 +136,7 @@ def _material(asked: Asked, run: LoadedRun) -> Material:
         return simulated_material(sampler, config, data.buckets, data.fps)
     if asked.clips is None:
         return world_material(sampler, config, experiment.world, data.buckets, data.fps)
-    asked.clips.require_pixels("scoring")
-    filled = [data.buckets[index] for index in asked.clips.filled_buckets(data)]
-    if not filled:
-        raise ConfigError(
-            f"{asked.clips.directory} has no clip of the sizes that the run was made for"
-        )
-    examples = set_examples(asked.clips, longest(filled), config.prompts)
-    return set_material(sampler, config, examples)
+    return set_material(sampler, config, longest_examples(asked.clips, data, config.prompts))
 
 
 def _model(run: LoadedRun) -> str:

@@ -9,10 +9,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from sora_jax.data.captions import TextEmbedder
-from sora_jax.data.sources import ClipSet
-from sora_jax.errors import ConfigError
 from sora_jax.eval import suites
-from sora_jax.eval.examples import Example, longest, set_examples
+from sora_jax.eval.examples import Example
 from sora_jax.eval.suite import Memory, Suite, collect, metrics_of, score
 from sora_jax.experiment import Experiment
 from sora_jax.networks import captions_of, load_vae, sampler_of
@@ -31,19 +29,6 @@ class HeldOut:
     examples: Sequence[Example]
     every: int | None = None
     embed: TextEmbedder | None = None
-
-
-def held_out_clips(experiment: Experiment, clips: ClipSet) -> list[Example]:
-    """As many clips of the longest sizes as an evaluation has prompts.
-
-    Raises:
-        UserError: the set has no pixels, or no clip of the experiment's sizes.
-    """
-    clips.require_pixels("held-out scores")
-    filled = [experiment.data.buckets[index] for index in clips.filled_buckets(experiment.data)]
-    if not filled:
-        raise ConfigError(f"{clips.directory} has no clip of the sizes that the run is made for")
-    return set_examples(clips, longest(filled), experiment.evaluation.prompts)
 
 
 def scored(run: Run, experiment: Experiment, held_out: HeldOut) -> Run:

@@ -13,9 +13,10 @@ from sora_jax.cli.data import build_world_set
 from sora_jax.cli.train import train_stage
 from sora_jax.data.sources import ClipSet
 from sora_jax.errors import ConfigError, UserError
+from sora_jax.eval.examples import longest_examples
 from sora_jax.evaluation import Asked, evaluate_run
 from sora_jax.experiment import Experiment
-from sora_jax.held_out import HeldOut, held_out_clips
+from sora_jax.held_out import HeldOut
 from sora_jax.networks import saved_steps
 from sora_jax.run_directory import open_directory
 from sora_jax.sharding.mesh import MeshConfig
@@ -43,7 +44,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         build_world_set(24, directory / name, made.data, made.world, seed)
     clips, others = ClipSet(directory / "train"), ClipSet(directory / "held_out")
     open_directory(made, clips, directory / "run")
-    held_out = HeldOut(held_out_clips(made, others), every=4)
+    held_out = HeldOut(longest_examples(others, made.data, made.evaluation.prompts), every=4)
     for stage in ("vae", "dit"):
         train_stage(made, clips, directory / "run", stage, held_out=held_out)
     return directory
@@ -97,5 +98,5 @@ def test_a_set_of_other_sizes_is_refused(tmp_path: Path) -> None:
     stage = dataclasses.replace(made.vae_stage, buckets=())
     data = dataclasses.replace(made.data, buckets=buckets)
     other = dataclasses.replace(made, data=data, vae_stage=stage)
-    with pytest.raises(UserError, match="has no clip of the sizes that the run is made for"):
-        held_out_clips(other, ClipSet(tmp_path / "set"))
+    with pytest.raises(UserError, match="has no clip of the sizes that the run was made for"):
+        longest_examples(ClipSet(tmp_path / "set"), other.data, 4)

@@ -23,9 +23,10 @@ from sora_jax.config import ConfigError, fingerprint, load_experiment, to_text
 from sora_jax.data.captions import make_embedder
 from sora_jax.data.mixture import Clips, open_clips
 from sora_jax.data.sources import ClipSet
+from sora_jax.eval.examples import longest_examples
 from sora_jax.experiment import Experiment
 from sora_jax.files import local_path
-from sora_jax.held_out import HeldOut, held_out_clips, scored
+from sora_jax.held_out import HeldOut, scored
 from sora_jax.networks import measure_latents
 from sora_jax.processes import agree, code_id, is_first, join
 from sora_jax.run_directory import open_directory
@@ -107,7 +108,8 @@ def main(argv: Sequence[str]) -> None:
     clips = open_clips(DATA.value, experiment.data)
     held_out = None
     if HELD_OUT.value is not None:
-        examples = held_out_clips(experiment, ClipSet(HELD_OUT.value))
+        clips_of_it, count = ClipSet(HELD_OUT.value), experiment.evaluation.prompts
+        examples = longest_examples(clips_of_it, experiment.data, count)
         held_out = HeldOut(examples, HELD_OUT_EVERY.value, make_embedder(EMBED.value))
     agree(_settings(experiment, clips))
     if is_first():

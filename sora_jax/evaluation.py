@@ -54,7 +54,8 @@ class Asked:
 
     `suites`: their names, or none for all that the clips allow. `clips`: a set to score on in place
     of the world. `like`, `embed`: as of `load_run`. `i3d`: a file of its weights, in place of those
-    that are installed. `backbones`: further networks, as of `given_backbone`.
+    that are installed. `backbones`: further networks, as of `given_backbone`. `clip`: a folder of
+    CLIP, as of `read_clip`.
     """
 
     directory: Path
@@ -66,6 +67,7 @@ class Asked:
     like: Experiment | None = None
     i3d: str = ""
     backbones: tuple[str, ...] = ()
+    clip: str = ""
 
     def scored_on(self, experiment: Experiment) -> str:
         """The clips, in words."""
@@ -111,7 +113,7 @@ def evaluate_run(asked: Asked, step: int | None = None) -> Evaluated:
     if is_first():
         checkpoint = run.fingerprints["dit"]
         print(f"{asked.parameters} of {checkpoint}: {run.bytes_read:,} bytes read", flush=True)
-    networks = Networks(asked.output / "evaluation", asked.i3d, asked.backbones)
+    networks = Networks(asked.output / "evaluation", asked.i3d, asked.backbones, asked.clip)
     material = dataclasses.replace(_material(asked, run), networks=networks)
     chosen = chosen_suites(asked.suites, material)
     place = asked.output / "evaluation" / f"{run.parameters}-{run.step}"
@@ -189,6 +191,7 @@ def _made_by(asked: Asked, run: LoadedRun) -> dict[str, str]:
     words += [f"--params {run.parameters}"] if run.parameters != "ema" else []
     words += [f"--suite {','.join(asked.suites)}"] if asked.suites else []
     words += [f"--data {shlex.quote(str(asked.clips.directory))}"] if asked.clips else []
+    words += [f"--clip {shlex.quote(asked.clip)}"] if asked.clip else []
     experiment, sampling = run.experiment, run.experiment.sampling
     return {
         "command": " ".join(words),

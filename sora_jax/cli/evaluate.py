@@ -45,8 +45,8 @@ PARAMS = flags.DEFINE_enum(
 SUITE = flags.DEFINE_list(
     "suite",
     [],
-    "what to score, with commas between: reconstruction, loss, text, animation, world, vbench, fvd "
-    "(default: the first five, as far as the clips allow)",
+    "what to score, with commas between: reconstruction, loss, text, animation, world, vbench, "
+    "fvd, clip (default: the first five, as far as the clips allow)",
     flag_values=FLAGS,
 )
 DATA = flags.DEFINE_string(
@@ -80,6 +80,13 @@ BACKBONE = flags.DEFINE_multi_string(
     "MODULE:FUNCTION that makes an eval.backbone.Backbone, for the suite fvd beside I3D",
     flag_values=FLAGS,
 )
+CLIP = flags.DEFINE_string(
+    "clip",
+    "",
+    "folder of CLIP as Hugging Face stores it, for the suite clip: config.json, model.safetensors, "
+    "tokenizer.json",
+    flag_values=FLAGS,
+)
 OUTPUT = flags.DEFINE_string(
     "output", None, "directory to write to (default: the run's)", flag_values=FLAGS
 )
@@ -110,6 +117,7 @@ def main(argv: Sequence[str]) -> None:
         embed=make_embedder(EMBED.value),
         i3d=I3D.value,
         backbones=tuple(BACKBONE.value),
+        clip=CLIP.value,
         like=load_experiment(EXPERIMENT.value, SET.value)
         if EXPERIMENT.value
         else experiment_for(directory, SET.value),

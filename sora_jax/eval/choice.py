@@ -1,6 +1,8 @@
 """Suites by the names that users give them."""
 
+import functools
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from sora_jax.errors import ConfigError, nearest
 from sora_jax.eval import readers, suites
@@ -8,6 +10,10 @@ from sora_jax.eval.examples import Example
 from sora_jax.eval.material import Material
 from sora_jax.eval.readers import Reader
 from sora_jax.eval.suite import Suite
+from sora_jax.files import local_path
+
+if TYPE_CHECKING:
+    from sora_jax.eval.clip_model import CLIP
 
 
 def _reconstruction(material: Material) -> list[Suite]:
@@ -62,6 +68,24 @@ def _fvd(material: Material, examples: Sequence[Example]) -> Reader | None:
     return readers.distribution(examples, chosen, networks.kept)
 
 
+def _clip(material: Material, examples: Sequence[Example]) -> Reader | None:
+    directory = material.networks.clip
+    if not directory:
+        raise ConfigError(
+            "suite clip needs --clip DIR, a folder of CLIP as Hugging Face stores it: "
+            "config.json, model.safetensors, tokenizer.json"
+        )
+    return readers.clip(_clip_model(directory), examples)
+
+
+@functools.lru_cache(maxsize=1)
+def _clip_model(directory: str) -> "CLIP":
+    """Read once for videos, pictures and all checkpoints."""
+    from sora_jax.eval.clip_weights import read_clip  # whose libraries training can do without
+
+    return read_clip(local_path(directory))
+
+
 SUITES: dict[str, Callable[[Material], list[Suite]]] = {
     "reconstruction": _reconstruction,
     "loss": _loss,
@@ -72,6 +96,7 @@ READERS: dict[str, Callable[[Material, Sequence[Example]], Reader | None]] = {
     "text": _text,
     "vbench": _vbench,
     "fvd": _fvd,
+    "clip": _clip,
 }
 """Of clips that are made from captions, once, in however many ways they are read."""
 DEFAULT = ("reconstruction", "loss", "text", "animation", "world")

@@ -16,11 +16,13 @@ from sora_jax.world.worlds import find_world
 @dataclasses.dataclass(frozen=True)
 class Networks:
     """Networks that describe clips: a file of I3D's weights (empty: those that are installed), the
-    user's own as MODULE:FUNCTION, and the directory where what they make of true clips is kept."""
+    user's own as MODULE:FUNCTION, and the directory where what they make of true clips is kept.
+    `clip`: a folder of CLIP, or empty."""
 
     kept: Path = Path()
     i3d: str = ""
     backbones: tuple[str, ...] = ()
+    clip: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

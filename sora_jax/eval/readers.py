@@ -19,6 +19,7 @@ from sora_jax.models.vae import VAE
 
 if TYPE_CHECKING:
     from sora_jax.eval.backbone import Backbone
+    from sora_jax.eval.clip_model import CLIP
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +70,32 @@ def vbench(examples: Sequence[Example]) -> Reader:
         return Found(scores)
 
     return Reader(read_clips)
+
+
+def clip(model: "CLIP", examples: Sequence[Example]) -> Reader:
+    """CLIPScore of clips with their prompts: of made ones, of true ones, and, where prompts differ,
+    of made ones with the next other prompt: what a clip of something else gets."""
+    from sora_jax.eval.clip_alignment import frame_features, prompt_features, scores
+
+    prompts = [example.prompt for example in examples]
+
+    def next_other(place: int) -> str:
+        after = prompts[place + 1 :] + prompts[:place]
+        return next(prompt for prompt in after if prompt != prompts[place])
+
+    def read_clips(places: Sequence[int], made: Sequence[Video]) -> Found:
+        frames = frame_features(model, made)
+        truths = frame_features(model, [examples[place].video for place in places])
+        own = prompt_features(model, [prompts[place] for place in places])
+        columns = {"": scores(frames, own), "ground_truth/": scores(truths, own)}
+        if len(set(prompts)) > 1:
+            others = prompt_features(model, [next_other(place) for place in places])
+            columns["floor_shuffled/"] = scores(frames, others)
+        return Found(
+            {f"clip_score/{each}{model.name}": of_values(found) for each, found in columns.items()}
+        )
+
+    return Reader(read_clips, settings=model.name)
 
 
 def distribution(

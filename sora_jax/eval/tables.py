@@ -96,6 +96,7 @@ def tables(metrics: Metrics) -> list[Table]:
             rows.append((label, with_interval(metrics, name), f"{beside}{other_label}"))
     found += worlds.world_tables(metrics)
     found += _distribution_tables(metrics)
+    found.append(_clip_table(metrics))
     found.append(_vbench_table(metrics))
     found.append(Table("Autoencoder, loss and animation", ("", "measured", "beside"), tuple(rows)))
     return [table for table in found if table.rows]
@@ -123,6 +124,20 @@ def _distribution_tables(metrics: Metrics) -> list[Table]:
         )
         tables.append(Table(f"Distribution, by {backbone}", ("", "measured"), rows))
     return tables
+
+
+def _clip_table(metrics: Metrics) -> Table:
+    columns = ("", "ground_truth/", "floor_shuffled/")
+    rows = []
+    for task in ("text_to_video", "text_to_image"):
+        start = f"{task}/clip_score/"
+        own = (n.removeprefix(start) for n in metrics if n.startswith(f"{start}clip-"))
+        for model in (name for name in own if "/" not in name):
+            beside = (metrics.get(f"{start}{column}{model}") for column in columns[1:])
+            cells = ("" if value is None else number("", value) for value in beside)
+            label = f"{SECTIONS[task][0].lower()}, by {model}"
+            rows.append((label, with_interval(metrics, f"{start}{model}"), *cells))
+    return Table("CLIPScore", ("", *(COLUMNS[column] for column in columns)), tuple(rows))
 
 
 def _vbench_table(metrics: Metrics) -> Table:

@@ -14,6 +14,7 @@ PIXELS are the frames / 255, normalised, [2, 3, 32, 32]; IDS those of a prompt o
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,18 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from sora_jax.errors import UserError
-from sora_jax.eval import clip_alignment
+from sora_jax.errors import ConfigError, UserError
+from sora_jax.eval import clip_alignment, readers
+from sora_jax.eval.choice import chosen_suites
 from sora_jax.eval.clip_alignment import clip_scores, frame_features, prepared, prompt_features
 from sora_jax.eval.clip_model import CLIP, image_features, text_features
 from sora_jax.eval.clip_weights import read_clip, read_config
+from sora_jax.eval.evaluator import EvaluationConfig
+from sora_jax.eval.examples import Example
+from sora_jax.eval.material import Material, Networks
+from sora_jax.eval.suite import metrics_of
+from sora_jax.eval.tables import table_text
+from sora_jax.sample.generate import Request, Sample
 from tests import tiny_clip
 from tests.tiny_clip import CONTEXT, END, FIRST, IDS, PROMPTS, SIDE, VARIANTS, write_folder
 
@@ -260,3 +268,65 @@ def test_a_tokenizer_that_does_not_fit_is_one_sentence(tmp_path: Path) -> None:
     file.write_text(json.dumps(whole | {"post_processor": None}))
     with pytest.raises(UserError, match=r"'a' is \[0\], and should end with the token 11 of 12"):
         read_clip(folder)
+
+
+class Inverting:
+    """A sampler whose clips are negatives of the true ones."""
+
+    def __init__(self, examples: Sequence[Example]):
+        self.clips = {example.seed: 255 - example.video for example in examples}
+
+    def generate(self, requests: Sequence[Request]) -> list[Sample]:
+        return [Sample(request, self.clips[request.seed], (), False) for request in requests]
+
+
+@pytest.fixture(scope="module")
+def examples() -> list[Example]:
+    """The second and third have one caption. The first matches every frame, the others none."""
+    captions = (PROMPTS[1], "a blue square", "a blue square", "stays and moves")
+    videos = [np.roll(tiny_clip.frames(), 6 * n + 12, axis=2) for n in range(4)]
+    return [Example(captions[n], videos[n], 8.0, n) for n in range(4)]
+
+
+@pytest.mark.parametrize("variant", ["new"], indirect=True)
+def test_made_clips_stand_between_true_ones_and_other_prompts(
+    model: CLIP, examples: list[Example]
+) -> None:
+    made = [255 - example.video for example in examples]
+    places = [3, 1, 2, 0]
+    found = readers.clip(model, examples).read(places, [made[place] for place in places]).scores
+    captions = [example.prompt for example in examples]
+    others = [captions[1], captions[3], captions[3], captions[0]]
+    truths = [example.video for example in examples]
+    expected = {
+        model.name: clip_scores(model, made, captions),
+        f"ground_truth/{model.name}": clip_scores(model, truths, captions),
+        f"floor_shuffled/{model.name}": clip_scores(model, made, others),
+    }
+    assert found.keys() == {f"clip_score/{name}" for name in expected}
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[f"clip_score/{name}"].values, values[places], atol=1e-6)
+    assert len({values.mean() for values in expected.values()}) == 3
+    alone = readers.clip(model, examples[1:3]).read([0, 1], made[1:3]).scores
+    assert not any("floor_shuffled" in name for name in alone)
+
+
+def test_the_suite_is_chosen_and_shown(examples: list[Example], tmp_path: Path) -> None:
+    folder = write_folder(tmp_path)
+    name, sampler = read_clip(folder).name, Inverting(examples)
+    material = Material(
+        sampler, EvaluationConfig(), examples, [], False, networks=Networks(clip=str(folder))
+    )
+    [suite] = chosen_suites(("clip",), material)
+    assert name in suite.settings
+    metrics = metrics_of(suite, suite.find(range(4)))
+    low, mean, high = (
+        metrics[f"text_to_video/clip_score/{name}{end}"] for end in ("/low", "", "/high")
+    )
+    assert 0 <= low <= mean <= high <= 2.5
+    shown = table_text(metrics)
+    assert f"text to video, by {name}" in shown
+    for column in ("", "ground_truth/", "floor_shuffled/"):
+        assert f"{metrics[f'text_to_video/clip_score/{column}{name}']:.3f}" in shown
+    with pytest.raises(ConfigError, match="suite clip needs --clip DIR, a folder of CLIP as"):
+        chosen_suites(("clip",), Material(sampler, EvaluationConfig(), examples, [], False))

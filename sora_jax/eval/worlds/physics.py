@@ -242,12 +242,13 @@ def _impacts(
     contact = (nearing - np.sqrt(rate * np.maximum(chord, 0))) / rate
     normal = apart + contact[:, None] * change
     changed = after[:, 0] - after[:, 1]
-    restitutions = -(changed * normal).sum(-1) / (change * normal).sum(-1)
+    head_on = chord > (1 - HEAD_ON**2) * reach**2  # of the others, discs may hardly touch
+    met = np.where(head_on, (change * normal).sum(-1), np.nan)
+    restitutions = -(changed * normal).sum(-1) / met
     # Gravity acts on all alike from the first frame to the last, and is taken out.
     fall = np.array([0.0, gravity * tracks.dt])
     gained = ((after - before - fall) * tracks.masses[:, None]).sum(1)
     total = (np.linalg.norm(before, axis=-1) * tracks.masses).sum(-1)
-    head_on = chord > (1 - HEAD_ON**2) * reach**2
     # Of a slower approach, the frame of the impact is not to be told.
     brisk = np.sqrt(rate) * tracks.dt > BRISK * tracks.margin
     hit = head_on & brisk & (contact < tracks.dt + tracks.margin / np.sqrt(rate))

@@ -1,5 +1,6 @@
 """`sora data`: build from the world and from a folder, verify, inspect, and its sentences."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -8,15 +9,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sora_jax.cli.data import build_simulated_set
+from sora_jax.data.buckets import Bucket, DataConfig, ShapeClass
+from sora_jax.data.sources import ClipSet
+from sora_jax.errors import ConfigError
+
 EXPERIMENT = """
 import dataclasses
 from sora_jax.data.buckets import Bucket, DataConfig, ShapeClass
+from sora_jax.eval.evaluator import EvaluationConfig
 from sora_jax.world.scene import WorldConfig
 
 @dataclasses.dataclass(frozen=True)
 class Small:
     data: DataConfig
     world: WorldConfig
+    evaluation: EvaluationConfig = EvaluationConfig()
 
 def experiment():
     buckets = (Bucket(1, 24, 24), Bucket(5, 24, 24), Bucket(5, 16, 32, 2.0))
@@ -119,3 +127,16 @@ def test_a_wrong_call_is_one_sentence(
     assert run.stderr.startswith("sora data: ")
     assert sentence in run.stderr
     assert run.stderr.count("\n") == 1
+
+
+def test_a_set_of_the_worlds_of_an_experiment_has_as_many_of_each(tmp_path: Path) -> None:
+    square, wide = Bucket(17, 32, 32), Bucket(17, 32, 40)
+    config = DataConfig(buckets=(square,), shape_classes=(ShapeClass(1, 1),), fps=16.0)
+    build_simulated_set(6, tmp_path / "set", config, ("pan", "painter"))
+    source = ClipSet(tmp_path / "set").source(square)
+    names = [source[index].clip_id.partition("-")[0] for index in range(len(source))]
+    assert sorted(names) == ["painter"] * 3 + ["pan"] * 3
+    wider = dataclasses.replace(config, buckets=(wide,))
+    with pytest.raises(ConfigError, match="bucket 17x32x40 is none"):
+        build_simulated_set(6, tmp_path / "other", wider, ("pan",))
+    assert not (tmp_path / "other").exists()

@@ -65,10 +65,10 @@ def main(argv: Sequence[str]) -> None:
             f"{len(LABEL.value)} are given"
         )
     output = local_path(OUTPUT.value)
-    clips = None if DATA.value is None else ClipSet(DATA.value)
-    chosen = [_parsed(word) for word in CHECKPOINT.value]
     join()
     keep_on_disk()
+    clips = None if DATA.value is None else ClipSet(DATA.value)
+    chosen = [_parsed(word) for word in CHECKPOINT.value]
     agree({"code": code_id(), **{f"--{name}": str(FLAGS[name].value) for name in FLAGS}})
     labels = LABEL.value or _labels(chosen)
     compared = []

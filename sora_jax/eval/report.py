@@ -46,6 +46,16 @@ HEADLINES: dict[str, tuple[str, dict[str, str]]] = {
         {"true clips": "animate/ground_truth/still_fraction"},
     ),
     "nearest/accuracy": ("nearest clip is its own", {"of clips": "nearest/candidates"}),
+    **{
+        f"world/{name}/composite/scaled": (
+            title,
+            {
+                "score": f"world/{name}/composite",
+                "true clips through the autoencoder": f"world/{name}/truth_vae/composite",
+            },
+        )
+        for name, title in TITLES.items()
+    },
 }
 OVER_STEPS = {
     "held_out/loss": "loss on these clips",

@@ -39,6 +39,11 @@ def in_processes(count: int, module: str, *arguments: str) -> None:
         for process in children:
             _, errors = process.communicate(timeout=300)
             assert process.returncode == 0, errors[-2000:]
+    except subprocess.TimeoutExpired as hanging:
+        for process in children:
+            process.kill()
+        said = "\n".join(process.communicate()[1][-2000:] for process in children)
+        raise AssertionError(f"processes hang, and have said:\n{said}") from hanging
     finally:  # one that waits for another would wait for ever
         for process in children:
             process.kill()

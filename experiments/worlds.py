@@ -6,8 +6,8 @@ Run: sora data build --experiment worlds --world 20000 --output sets/worlds
      sora train --experiment worlds --data sets/worlds --workdir runs/worlds --stage dit
      sora evaluate --checkpoint runs/worlds --suite world
 Hardware: 2 CPU cores; 4 steps of the transformer a second.
-Expect: after 12,000 steps and 55 minutes, the composite of unseen clips between floor and ceiling is
-1.00 of the occluder, .96 of the pan, .62 of the bounce, .46 of the painter and 0 of the cube
+Expect: after 12,000 steps and 55 minutes, the composite of unseen clips, between floor and ceiling,
+is 1.00 of the occluder, .96 of the pan, .62 of the bounce, .46 of the painter and 0 of the cube
 (docs/evaluation.md).
 """
 

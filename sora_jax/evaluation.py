@@ -192,6 +192,8 @@ def _made_by(asked: Asked, run: LoadedRun) -> dict[str, str]:
     words += [f"--suite {','.join(asked.suites)}"] if asked.suites else []
     words += [f"--data {shlex.quote(str(asked.clips.directory))}"] if asked.clips else []
     words += [f"--clip {shlex.quote(asked.clip)}"] if asked.clip else []
+    words += [f"--i3d {shlex.quote(asked.i3d)}"] if asked.i3d else []
+    words += [f"--backbone {shlex.quote(place)}" for place in asked.backbones]
     experiment, sampling = run.experiment, run.experiment.sampling
     return {
         "command": " ".join(words),

@@ -22,12 +22,12 @@ import numpy as np
 
 from sora_jax.data.buckets import Bucket
 from sora_jax.errors import ConfigError
-from sora_jax.eval.clip_scores import Score, prefixed
+from sora_jax.eval.clip_scores import Score, of_values, prefixed
 from sora_jax.eval.examples import Example
 from sora_jax.eval.reconstruction import reconstruct
 from sora_jax.eval.suite import Found, Suite, Video, placed
 from sora_jax.eval.worlds.interaction import measure_pair
-from sora_jax.eval.worlds.memorisation import nearest
+from sora_jax.eval.worlds.memorisation import memorisation, nearest
 from sora_jax.eval.worlds.table import (
     COMPOSITE,
     Column,
@@ -145,8 +145,7 @@ def _world(
             arrays |= {f"{column} values": of_clips.values, f"{column} scores": of_clips.scores}
             name = "" if column == "model" else f"{column}/"
             scores |= prefixed(f"{prefix}{name}", _clip_scores(of_clips))
-        copied = nearest(made, training).distance < nearest(made, unseen).distance
-        scores[f"{prefix}copied"] = Score(copied.astype(float), np.ones(len(places)))
+        scores[f"{prefix}copied"] = of_values(memorisation(made, training, unseen).nearer)
         shown = {"generated": made, "true": truths}
         return Found(scores, arrays, placed(places, shown))
 

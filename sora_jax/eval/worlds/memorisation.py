@@ -29,10 +29,13 @@ class Memorisation:
     to_unseen: Float[np.ndarray, " n"]
 
     @property
+    def nearer(self) -> Float[np.ndarray, " n"]:
+        """Of each clip 1 if it is nearer to training, and a half of a tie."""
+        return (self.to_training < self.to_unseen) + 0.5 * (self.to_training == self.to_unseen)
+
+    @property
     def copied(self) -> float:
-        nearer = self.to_training < self.to_unseen
-        ties = self.to_training == self.to_unseen
-        return float((nearer + 0.5 * ties).mean())
+        return float(self.nearer.mean())
 
 
 def nearest(clips: Sequence[Video], others: Iterable[Video]) -> Nearest:

@@ -17,7 +17,7 @@ from sora_jax.errors import ConfigError
 from sora_jax.eval import efficientnet, i3d
 from sora_jax.eval.efficientnet_weights import EFFICIENTNET_LITE0, read_efficientnet
 from sora_jax.eval.i3d_weights import I3D_K400, read_i3d
-from sora_jax.eval.weights import weights_file
+from sora_jax.weights.published import weights_file
 
 SQUASHED = "all of a frame to {side}x{side}, bilinear, half-pixel centres, no low-pass filter"
 

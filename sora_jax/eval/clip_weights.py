@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
 from sora_jax.errors import UserError
@@ -26,6 +25,7 @@ from sora_jax.eval.clip_model import (
     stacked,
     weight_shapes,
 )
+from sora_jax.weights.safetensors_files import read_arrays
 
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.json"
 
@@ -167,27 +167,8 @@ def _whole(path: Path, name: str, value: Any) -> int:
 
 
 def read_weights(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """The arrays of these shapes in a file of safetensors.
-
-    Raises:
-        UserError: the file is damaged, or an array is missing, of another shape, or one too many.
-    """
-    try:
-        with safe_open(path, framework="np") as file:
-            found = {
-                name: tuple(file.get_slice(name).get_shape())
-                for name in file.keys()  # noqa: SIM118, for it is no dict
-                if name in shapes or not name.endswith(UNUSED)
-            }
-            for name in sorted(shapes.keys() | found.keys()):
-                if found.get(name) != shapes.get(name):
-                    raise UserError(
-                        f"{path} does not fit {CONFIG_FILE} beside it: {name} is "
-                        f"{found.get(name, 'missing')}, for {shapes.get(name, 'nothing')}"
-                    )
-            return {name: file.get_tensor(name) for name in shapes}
-    except SafetensorError as error:
-        raise UserError(f"{path} is no file of safetensors: {error}") from error
+    """The arrays of these shapes in a file of safetensors; errors as `read_arrays`."""
+    return dict(read_arrays(path, shapes, lambda name: name.endswith(UNUSED)))
 
 
 def read_tokenizer(path: Path, config: CLIPConfig) -> Callable[[str], list[int]]:

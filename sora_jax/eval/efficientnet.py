@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from sora_jax.eval.weights import Weights
+from sora_jax.weights.published import Weights
 
 SIDE = 224  # pixels, of the pictures it was trained on
 CLASSES, WIDTH = 1_000, 1_280

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from sora_jax.eval.weights import Weights
+from sora_jax.weights.published import Weights
 
 SIDE = 224  # pixels, of the frames it was trained on
 LEAST_FRAMES = 9  # of fewer, time is halved to one step, and the last average is over two

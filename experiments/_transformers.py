@@ -9,12 +9,12 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
+from experiments._autoencoders import AUTOENCODERS
 from sora_jax.data.buckets import DataConfig
 from sora_jax.data.ladder import buckets_of, equal_classes
 from sora_jax.experiment import DiTStage, Experiment, VAEStage
 from sora_jax.models.dit import DiTConfig
 from sora_jax.models.text import TextConfig
-from sora_jax.models.vae import VAEConfig
 from sora_jax.nn.attention import AttentionConfig
 from sora_jax.scaling.flops import Row, train_flops
 from sora_jax.sharding.mesh import MeshConfig
@@ -22,8 +22,8 @@ from sora_jax.train.optimizer import OptimizerConfig
 from sora_jax.train.run import TrainConfig
 
 VAES = {  # by pixels of a latent cell, on a side
-    8: VAEConfig(channels=16),
-    16: VAEConfig(channels=48, widths=(192, 384, 768), folds=((1, 4), (2, 2), (2, 2))),
+    8: AUTOENCODERS["4x8x8"],
+    16: AUTOENCODERS["4x16x16"],
 }
 PATCH = 2
 GIVEN = TextConfig(source="given", width=4096)  # what T5 XXL and umT5 XXL make of a caption

@@ -17,7 +17,7 @@ from sora_jax.encoded import check_encoding, encoded_set, reads_embeddings
 from sora_jax.eval.previews import Preview, reconstruction_preview, sample_preview
 from sora_jax.experiment import Experiment
 from sora_jax.models.latents import stored_tokens
-from sora_jax.networks import load_vae, make_generator, make_vae, sampler_of
+from sora_jax.networks import load_vae, make_generator, make_judged_vae, sampler_of
 from sora_jax.prepare import (
     Prepare,
     abstract_clips,
@@ -25,7 +25,7 @@ from sora_jax.prepare import (
     prepare_encoded,
     prepare_latents,
 )
-from sora_jax.programs import abstract_batch, step_of
+from sora_jax.programs import abstract_batch, step_of, vae_step
 from sora_jax.sharding.mesh import make_mesh, mesh_for_rows
 from sora_jax.sharding.rules import replicated, rows_sharding
 from sora_jax.shown import first_shown, shown_requests
@@ -34,7 +34,6 @@ from sora_jax.train.diffusion_loss import diffusion_loss
 from sora_jax.train.run import Evaluator, Run, TrainConfig
 from sora_jax.train.state import abstract_state, init_state
 from sora_jax.train.step import TrainStep
-from sora_jax.train.vae_losses import vae_loss
 from sora_jax.work import dit_work, peak_flops, vae_work
 
 
@@ -57,8 +56,8 @@ def vae_run(experiment: Experiment, clips: Clips, directory: Path) -> Run:
         mesh=mesh,
         steps=steps,
         training=stage.training,
-        make_model=functools.partial(make_vae, experiment),
-        step=step_of(stage.training, vae_loss(stage.loss)),
+        make_model=functools.partial(make_judged_vae, experiment),
+        step=vae_step(stage),
         batches=[abstract_clips(experiment, i, rows[i], mesh) for i in chosen or filled],
         prepare=prepare_clips(experiment, mesh),
         preview=reconstruction_preview(list(np.asarray(shown.video)), float(shown.fps[0])),

@@ -185,17 +185,18 @@ class Checkpoints:
         }
         return dataclasses.replace(parts["state"], ema=parts["ema"])
 
-    def restore_ema(self, abstract: Any, step: int | None = None) -> Any:
-        """The averaged model alone, in the shardings of `abstract`; errors as `restore`."""
-        return unnamed(self._read(self._step(step), "ema", named(abstract)), abstract)
+    def restore_ema(self, abstract: Any, step: int | None = None, part: str = "") -> Any:
+        """The averaged model, or its part of this beginning of names; errors as `restore`."""
+        return self._restore_part("ema", part, abstract, step)
 
-    def restore_model(self, abstract: Any, step: int | None = None) -> Any:
-        """The model as it is trained, not averaged, and alone; otherwise as `restore_ema`."""
-        wanted = {f"model.{name}": array for name, array in named(abstract).items()}
-        arrays = self._read(self._step(step), "state", wanted, only="model.")
-        return unnamed(
-            {name.removeprefix("model."): each for name, each in arrays.items()}, abstract
-        )
+    def restore_model(self, abstract: Any, step: int | None = None, part: str = "") -> Any:
+        """The model as it is trained; otherwise as `restore_ema`."""
+        return self._restore_part("state", f"model.{part}", abstract, step)
+
+    def _restore_part(self, item: str, part: str, abstract: Any, step: int | None) -> Any:
+        wanted = {part + name: array for name, array in named(abstract).items()}
+        arrays = self._read(self._step(step), item, wanted, only=part)
+        return unnamed({name.removeprefix(part): each for name, each in arrays.items()}, abstract)
 
     def meta(self, step: int | None = None) -> dict[str, Any]:
         """What was saved as `meta`. Raises DamagedError if it cannot be read or was changed."""
@@ -235,8 +236,7 @@ class Checkpoints:
                 self._manager.close()
 
     def _step(self, step: int | None) -> int:
-        step = self.latest() if step is None else step
-        if step is None:
+        if step is None and (step := self.latest()) is None:
             raise CheckpointError(f"no complete checkpoint in {self.directory}: train first")
         return step
 

@@ -12,6 +12,7 @@ from sora_jax.data.buckets import ShapeClass, weights_by_period
 from sora_jax.data.schedule import Schedule
 from sora_jax.experiment import Experiment
 from sora_jax.scaling.flops import train_flops
+from sora_jax.work import flops_row
 
 HEADINGS = ("class", "batches", "rows", "tokens/row", "padding", "tokens/batch", "cost")
 
@@ -103,7 +104,7 @@ def _period(experiment: Experiment, start_step: int, shares: Sequence[float]) ->
 
 def _cost(experiment: Experiment, shape_class: ShapeClass) -> int:
     """Training FLOPs of a batch, of the transformer and of the text encoder trained with it."""
-    row = experiment.flops_row(shape_class)
+    row = flops_row(experiment, shape_class)
     return shape_class.rows * train_flops(experiment.dit, row, experiment.text)
 
 

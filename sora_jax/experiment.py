@@ -22,7 +22,6 @@ from sora_jax.models.text import TextConfig
 from sora_jax.models.vae import VAEConfig
 from sora_jax.nn.attention import AttentionConfig
 from sora_jax.sample.generate import SamplingConfig
-from sora_jax.scaling.flops import Row
 from sora_jax.sharding.mesh import MeshConfig, sharing_a_row
 from sora_jax.train.run import TrainConfig
 from sora_jax.train.vae_losses import VAELossConfig
@@ -140,10 +139,14 @@ class Experiment:
             mesh=MeshConfig(),
             sampling=SamplingConfig(),
             evaluation=EvaluationConfig(),
-            vae=change(self.vae, convolution="direct"),
+            vae=change(self.vae, convolution="direct", recompute=False),
             text=change(self.text, recompute=False),
             dit=change(self.dit, unroll=False, remat="none", attention=AttentionConfig()),
-            vae_stage=change(self.vae_stage, training=without_rhythm(self.vae_stage.training)),
+            vae_stage=change(
+                self.vae_stage,
+                training=without_rhythm(self.vae_stage.training),
+                loss=change(self.vae_stage.loss, perceptual_weights=""),
+            ),
             dit_stage=change(
                 self.dit_stage,
                 training=without_rhythm(self.dit_stage.training),
@@ -172,18 +175,6 @@ class Experiment:
         """Clips of each bucket in a batch of the transformer's training."""
         return tuple(
             each.rows * self.clips_in_row(bucket) for bucket, each in enumerate(self.classes())
-        )
-
-    def flops_row(self, shape_class: ShapeClass) -> Row:
-        """What counts of FLOPs take a row of a class for."""
-        clips = shape_class.clips
-        return Row(
-            shape_class.tokens,
-            self.vae.channels,
-            clips * self.data.text_length,
-            self.text.width,
-            levels=2 * clips,
-            clips=clips,
         )
 
     def vae_rows(self) -> tuple[int, ...]:

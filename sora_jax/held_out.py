@@ -13,6 +13,7 @@ from sora_jax.eval import suites
 from sora_jax.eval.examples import Example
 from sora_jax.eval.suite import Memory, Suite, collect, metrics_of, score
 from sora_jax.experiment import Experiment
+from sora_jax.models.judged_vae import autoencoder_of
 from sora_jax.networks import captions_of, load_vae, sampler_of
 from sora_jax.train.metrics import MetricWriter
 from sora_jax.train.run import Evaluator, Run
@@ -40,7 +41,7 @@ def scored(run: Run, experiment: Experiment, held_out: HeldOut) -> Run:
 
 def _vae_scores(run: Run, experiment: Experiment, held_out: HeldOut) -> Call:
     def write(state: TrainState, step: int, writer: MetricWriter) -> None:
-        suite = suites.reconstruction(state.ema, held_out.examples)
+        suite = suites.reconstruction(autoencoder_of(state.ema), held_out.examples)
         writer.scalars(step, _metrics(suite, experiment))
 
     return write

@@ -27,7 +27,9 @@ from sora_jax.data.pipeline import Steps
 from sora_jax.data.tokenizer import Tokenizer
 from sora_jax.errors import ConfigError
 from sora_jax.experiment import Experiment
+from sora_jax.models.discriminator import Discriminator
 from sora_jax.models.generator import Generator
+from sora_jax.models.judged_vae import JudgedVAE
 from sora_jax.models.latents import LatentStatistics
 from sora_jax.models.vae import VAE, to_unit
 from sora_jax.processes import is_first, to_host, wait_for_all
@@ -35,6 +37,7 @@ from sora_jax.sample.generate import Captions, Sampler
 from sora_jax.saved_arrays import bytes_read
 from sora_jax.sharding.mesh import MeshConfig, make_mesh
 from sora_jax.sharding.rules import parameter_shardings, replicated
+from sora_jax.weights.lpips import load_lpips
 
 STATISTICS_BATCHES = 16
 Parameters = Literal["ema", "raw"]  # averaged over the steps of training, or as these left them
@@ -42,6 +45,23 @@ Parameters = Literal["ema", "raw"]  # averaged over the steps of training, or as
 
 def make_vae(experiment: Experiment, rngs: nnx.Rngs) -> VAE:
     return VAE(experiment.vae, rngs=rngs)
+
+
+def make_judged_vae(experiment: Experiment, rngs: nnx.Rngs) -> VAE | JudgedVAE:
+    """The autoencoder as it is trained: alone, or with what judges it.
+
+    Raises:
+        UserError: there are no weights of the perceptual distance.
+    """
+    loss, vae = experiment.vae_stage.loss, make_vae(experiment, rngs)
+    if not loss.is_judged:
+        return vae
+    adversarial = loss.adversarial
+    return JudgedVAE(
+        vae,
+        load_lpips(loss.perceptual_weights).model if loss.perceptual else None,
+        Discriminator(adversarial.discriminator, rngs=rngs) if adversarial else None,
+    )
 
 
 def make_generator(experiment: Experiment, rngs: nnx.Rngs) -> Generator:
@@ -57,8 +77,7 @@ def make_generator(experiment: Experiment, rngs: nnx.Rngs) -> Generator:
 def measure_latents(experiment: Experiment, clips: Clips, directory: Path) -> None:
     """Writes vae/latents.json: statistics of the averaged autoencoder's latents over the set."""
     mesh = make_mesh(experiment.mesh)
-    checkpoints = Checkpoints(directory / "vae" / "checkpoints")
-    vae = _restore(checkpoints, experiment, make_vae, mesh)
+    vae, step = averaged_vae(experiment, directory, mesh)
     rows = [shape_class.rows for shape_class in experiment.classes()]
     filled = clips.filled_buckets(experiment.data)
     steps = Steps(clips, experiment.data, rows, experiment.seed, buckets=filled)
@@ -69,11 +88,10 @@ def measure_latents(experiment: Experiment, clips: Clips, directory: Path) -> No
     ]
     values = np.concatenate(seen).astype(np.float64)
     content = {
-        "step": checkpoints.latest(),
+        "step": step,
         "mean": values.mean(0).tolist(),
         "deviation": values.std(0).tolist(),
     }
-    checkpoints.close()
     if is_first():
         partial = directory / "vae" / "latents.json.partial"
         partial.write_text(json.dumps(content))
@@ -105,7 +123,16 @@ def _restore(
         parameter_shardings(shapes, mesh),
     )
     restore = checkpoints.restore_ema if parameters == "ema" else checkpoints.restore_model
-    return restore(abstract, step)
+    judged = make_model is make_vae and experiment.vae_stage.loss.is_judged
+    return restore(abstract, step, "vae." if judged else "")
+
+
+def averaged_vae(experiment: Experiment, directory: Path, mesh: Mesh) -> tuple[VAE, int]:
+    """The averaged autoencoder of a run's newest checkpoint, and its step."""
+    checkpoints = Checkpoints(directory / "vae" / "checkpoints")
+    vae, step = _restore(checkpoints, experiment, make_vae, mesh), checkpoints.latest()
+    checkpoints.close()
+    return vae, step or 0
 
 
 def load_vae(
@@ -116,14 +143,12 @@ def load_vae(
     if not path.exists():
         raise CheckpointError(f"{path} is missing: train the autoencoder first (--stage vae)")
     content = json.loads(path.read_text())
-    checkpoints = Checkpoints(directory / "vae" / "checkpoints")
-    if checkpoints.latest() != content["step"]:
+    vae, step = averaged_vae(experiment, directory, mesh)
+    if step != content["step"]:
         raise CheckpointError(
-            f"{path} is of step {content['step']}, the newest checkpoint of "
-            f"{checkpoints.latest()}: run --stage vae to its end"
+            f"{path} is of step {content['step']}, the newest checkpoint of {step}: run --stage "
+            "vae to its end"
         )
-    vae = _restore(checkpoints, experiment, make_vae, mesh)
-    checkpoints.close()
     statistics = LatentStatistics(
         jnp.asarray(content["mean"], jnp.float32), jnp.asarray(content["deviation"], jnp.float32)
     )

@@ -25,6 +25,7 @@ from sora_jax.scaling.flops import hardware_flops, train_flops
 from sora_jax.sharding.mesh import make_mesh, mesh_for_rows
 from sora_jax.train.compiler_options import OPTIONS
 from sora_jax.train.executables import Executables
+from sora_jax.work import flops_row
 
 SCHEDULES = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sora_jax/schedules"
 
@@ -111,7 +112,7 @@ def _work(
     experiment: Experiment, shape_class: ShapeClass, state_bytes: dict[str, int], mesh: Mesh
 ) -> Work:
     """What a step on a class is asked to do."""
-    row = experiment.flops_row(shape_class)
+    row = flops_row(experiment, shape_class)
     rows, dit, text = shape_class.rows, experiment.dit, experiment.text
     return Work(
         name=f"{experiment.name} {rows}x{shape_class.tokens}",

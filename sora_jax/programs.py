@@ -11,16 +11,18 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
 from sora_jax.data.buckets import ShapeClass
-from sora_jax.experiment import Experiment
+from sora_jax.experiment import Experiment, VAEStage
+from sora_jax.models.judged_vae import parts_of
 from sora_jax.networks import make_generator
 from sora_jax.sharding.mesh import mesh_for_rows
 from sora_jax.sharding.rules import replicated, rows_sharding
 from sora_jax.train.diffusion_loss import diffusion_loss
-from sora_jax.train.optimizer import make_optimizer, rate_schedule
+from sora_jax.train.optimizer import by_part, make_optimizer, rate_schedule
 from sora_jax.train.programs import lower_close, lower_step
 from sora_jax.train.run import TrainConfig
 from sora_jax.train.state import TrainState, abstract_state
 from sora_jax.train.step import LossFunction, TrainStep
+from sora_jax.train.vae_losses import vae_loss
 from sora_jax.types import LatentBatch, Text
 
 
@@ -39,6 +41,19 @@ def step_of(
         return step
     parts = {shape_class.tokens: shape_class.parts for shape_class in classes}
     return dataclasses.replace(step, parts=lambda batch: parts[batch.segments.shape[1]])
+
+
+def vae_step(stage: VAEStage) -> TrainStep:
+    """The update of the autoencoder, and of what judges it."""
+    loss = stage.loss
+    step = step_of(stage.training, vae_loss(loss))
+    if not loss.is_judged:
+        return step
+    optimizers = {"vae": step.optimizer}
+    if loss.adversarial is not None:
+        own = loss.adversarial.optimizer
+        optimizers["discriminator"] = make_optimizer(own, stage.training.steps)
+    return dataclasses.replace(step, optimizer=by_part(optimizers, parts_of))
 
 
 def lowered_step(

@@ -2,13 +2,26 @@
 
 from collections.abc import Mapping
 
-from sora_jax.data.buckets import weights_by_period
+from sora_jax.data.buckets import ShapeClass, weights_by_period
 from sora_jax.data.schedule import Schedule
 from sora_jax.errors import ConfigError
 from sora_jax.experiment import Experiment
 from sora_jax.pod.chips import chip_of
-from sora_jax.scaling.flops import hardware_flops, train_flops, vae_flops, vae_train_flops
+from sora_jax.scaling.flops import Row, hardware_flops, train_flops, vae_flops, vae_train_flops
 from sora_jax.train.clock import Work
+
+
+def flops_row(experiment: Experiment, shape_class: ShapeClass) -> Row:
+    """What counts of FLOPs take a row of a class for."""
+    clips = shape_class.clips
+    return Row(
+        shape_class.tokens,
+        experiment.vae.channels,
+        clips * experiment.data.text_length,
+        experiment.text.width,
+        levels=2 * clips,
+        clips=clips,
+    )
 
 
 def dit_work(experiment: Experiment, *, encodes: bool) -> Mapping[str, Work]:
@@ -23,7 +36,7 @@ def dit_work(experiment: Experiment, *, encodes: bool) -> Mapping[str, Work]:
     for bucket, its_class, clips in zip(
         experiment.data.buckets, experiment.classes(), experiment.batch_clips(), strict=True
     ):
-        row, rows = experiment.flops_row(its_class), its_class.rows
+        row, rows = flops_row(experiment, its_class), its_class.rows
         hardware = rows * hardware_flops(config, row, experiment.text)
         if encodes:
             size = (bucket.frames, bucket.height, bucket.width)

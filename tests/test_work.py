@@ -18,7 +18,7 @@ from sora_jax.prepare import abstract_clips
 from sora_jax.programs import abstract_batch
 from sora_jax.sharding.mesh import make_mesh
 from sora_jax.train.diffusion_loss import diffusion_loss
-from sora_jax.train.step import LossFunction
+from sora_jax.train.step import LossFunction, Moment
 from sora_jax.train.vae_losses import vae_loss
 from sora_jax.work import dit_work, peak_flops, training_flops, vae_work
 from tests.scaling.test_flops import traced_flops
@@ -34,8 +34,11 @@ def experiment(remat: str = "none", clips: int = 1) -> Experiment:
     return dataclasses.replace(made, data=data)
 
 
+MOMENT = Moment(jax.random.key(0), 0)
+
+
 def traced_step(loss: LossFunction, model: object, batch: object, rows: int) -> int:
-    grad = jax.value_and_grad(lambda *inputs: loss(*inputs, jax.random.key(0), rows)[0])
+    grad = jax.value_and_grad(lambda *inputs: loss(*inputs, MOMENT, rows)[0])
     return traced_flops(grad, model, batch)
 
 

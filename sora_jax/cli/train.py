@@ -30,6 +30,7 @@ from sora_jax.held_out import HeldOut, scored
 from sora_jax.networks import measure_latents
 from sora_jax.processes import agree, code_id, is_first, join
 from sora_jax.run_directory import open_directory
+from sora_jax.started import started_from
 from sora_jax.train.executables import Executables, keep_on_disk
 from sora_jax.train.loop import train
 from sora_jax.train.profile import ProfileWindow
@@ -94,10 +95,21 @@ PROFILE_STEPS = flags.DEFINE_string(
 )
 
 
+START = flags.DEFINE_string(
+    "start",
+    None,
+    "run whose autoencoder --stage vae starts from, instead of at random; one trained on images "
+    "alone is inflated to video",
+    flag_values=FLAGS,
+)
+
+
 def main(argv: Sequence[str]) -> None:
     """Trains one stage."""
     if EXPERIMENT.value is None or not DATA.value or WORKDIR.value is None:
         raise ConfigError("sora train needs --experiment, --data and --workdir")
+    if START.value and STAGE.value != "vae":
+        raise ConfigError("--start is for --stage vae: a transformer starts from no other run")
     directory = local_path(WORKDIR.value)
     for each in DATA.value:
         local_path(each)
@@ -122,6 +134,7 @@ def main(argv: Sequence[str]) -> None:
         STAGE.value,
         EXECUTABLES.value,
         held_out=held_out,
+        start=local_path(START.value) if START.value else None,
         profiled=profiled,
         stall_seconds=STALL_SECONDS.value,
     )
@@ -141,13 +154,16 @@ def train_stage(
     stage: str,
     executables: str | None = None,
     held_out: HeldOut | None = None,
+    start: Path | None = None,
     **watched: Any,
 ) -> None:
     """Trains a stage to its end; after the autoencoder, measures its latents. `executables`: the
-    directory of programs made beforehand. `held_out`: clips to score as it goes. `watched`: fields
-    of Run about how it is watched."""
+    directory of programs made beforehand. `held_out`: clips to score as it goes. `start`: a run
+    whose autoencoder to start from. `watched`: fields of Run about how it is watched."""
     make_run = vae_run if stage == "vae" else dit_run
     made_run = dataclasses.replace(make_run(experiment, clips, directory), **watched)
+    if start is not None:
+        made_run = started_from(made_run, experiment, start)
     if held_out is not None:
         made_run = scored(made_run, experiment, held_out)
     if executables is not None:

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from sora_jax.eval.reconstruction import reconstruct
+from sora_jax.models.judged_vae import autoencoder_of
 from sora_jax.sample.generate import Request, Sampler
 
 Video = UInt8[np.ndarray, "t h w 3"]
@@ -27,7 +28,7 @@ def reconstruction_preview(clips: Sequence[Video], fps: float) -> Preview:
 
     def show(state: Any, step: int, board: Board) -> None:
         for number, (clip, decoded) in enumerate(
-            zip(clips, reconstruct(state.ema, clips), strict=True)
+            zip(clips, reconstruct(autoencoder_of(state.ema), clips), strict=True)
         ):
             board.video(step, f"reconstruction/{number}", np.concatenate([clip, decoded], 1), fps)
 

@@ -62,10 +62,11 @@ class VAEConfig:
         pairs = zip(self.widths, self.widths[1:], self.folds[1:], strict=False)
         for inputs, outputs, (frames, side) in pairs:
             cells = frames * side**2
-            if cells * inputs % outputs or cells * inputs < outputs:
+            # A mean of so many takes in all frames, so that a still clip is handed on as a picture.
+            if cells * inputs % (outputs * frames) or cells * inputs < outputs * frames:
                 raise ConfigError(
-                    f"vae.shortcuts: {cells} cells of width {inputs} are no whole number of means "
-                    f"of width {outputs}: choose widths that divide"
+                    f"vae.shortcuts: {cells} cells of width {inputs} do not come down to width "
+                    f"{outputs} by means over all {frames} frames: choose widths that divide"
                 )
 
     @property
@@ -177,7 +178,7 @@ class Fold(nnx.Module):
         pad = ((0, 0), before, *((0, 0),) * 3)
         y = self.linear(_folded(jnp.pad(x, pad), self.fold, "p i j c"))
         if self.shortcut:
-            cells = _folded(jnp.pad(x, pad, mode="edge"), self.fold, "c p i j")
+            cells = _folded(jnp.pad(x, pad, mode="edge"), self.fold, "c i j p")
             y = y + jnp.mean(rearrange(cells, "... (o n) -> ... o n", o=self.outputs), -1)
         return y, ()
 
@@ -202,7 +203,7 @@ class Unfold(nnx.Module):
     def __call__(self, x: Float[Array, "b t h w i"], state: State) -> tuple[Array, State]:
         y = _unfolded(self.linear(x), self.fold, "p i j c")
         if self.shortcut:
-            y = y + _unfolded(jnp.repeat(x, self.repeats, -1), self.fold, "c p i j")
+            y = y + _unfolded(jnp.repeat(x, self.repeats, -1), self.fold, "c i j p")
         return (y[:, self.fold[0] - 1 :] if state is None else y), ()
 
 
@@ -283,10 +284,20 @@ class VAE(nnx.Module):
         """Whole clips in [-1, 1], not clipped."""
         return self.decode_chunk(latents, None)[0]
 
+    def features(self, latents: Float[Array, "b s g v c"]) -> Float[Array, "b s g v d"]:
+        """Of whole clips before the last map: decode = pixels of features."""
+        with jax.named_scope("vae_decode"):
+            x = self.from_latents(latents.astype(self.config.compute))
+            return _run(list(self.decoder)[:-1], x, None)[0]
+
+    def pixels(self, features: Float[Array, "b s g v d"]) -> Float[Array, "b t h w 3"]:
+        return self.decoder[-1](features, None)[0].astype(jnp.float32)
+
     def last_kernel(self) -> Float[Array, "i o"]:
         """Of the map to pixels: where the losses of a reconstruction are weighed against each
         other."""
-        kernel: Array = self.decoder[-1].linear.kernel[...]
+        last: Any = self.decoder[-1]
+        kernel: Array = last.linear.kernel[...]
         return kernel
 
 

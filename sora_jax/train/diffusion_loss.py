@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array
 
 from sora_jax.diffusion.conditioning import draw_given
 from sora_jax.diffusion.levels import by_noise_level
@@ -10,7 +10,7 @@ from sora_jax.diffusion.loss import DiffusionConfig
 from sora_jax.diffusion.times import training_times
 from sora_jax.diffusion.token_errors import clip_sizes, token_errors
 from sora_jax.models.generator import Generator
-from sora_jax.train.step import LossFunction, Metrics
+from sora_jax.train.step import LossFunction, Metrics, Moment
 from sora_jax.types import LatentBatch
 
 
@@ -23,9 +23,9 @@ def diffusion_loss(config: DiffusionConfig) -> LossFunction:
     """
 
     def loss(
-        model: Generator, batch: LatentBatch, key: PRNGKeyArray, rows: int
+        model: Generator, batch: LatentBatch, moment: Moment, rows: int
     ) -> tuple[Array, Metrics]:
-        for_time, for_given, for_noise = jax.random.split(key, 3)
+        for_time, for_given, for_noise = jax.random.split(moment.key, 3)
         example_id, clips = batch.example_id.reshape(-1), batch.example_id.shape[1]
         tokens, frames = clip_sizes(batch)
         time = training_times(config.times, for_time, example_id, tokens, rows * clips)

@@ -1,7 +1,7 @@
 """AdamW or Muon with warm-up, cosine decay and clipping (optax)."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -103,6 +103,17 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
     return optax.chain(*clips, update)
 
 
+def by_part(
+    optimizers: Mapping[str, optax.GradientTransformation], parts_of: Callable[[Any], Any]
+) -> optax.GradientTransformation:
+    """Each part of a model by an optimizer of its own, its norms included; what has none stays.
+    `parts_of`: a tree like the model with the name of the part at every leaf."""
+    names: Any = lambda model: jax.tree.map(  # noqa: E731
+        lambda name: name if name in optimizers else "fixed", parts_of(model)
+    )
+    return optax.partition({**optimizers, "fixed": optax.set_to_zero()}, names)
+
+
 class RunningNorm(NamedTuple):
     """What gradients have come to: a mean of the norms after clipping, that forgets."""
 
@@ -188,6 +199,8 @@ def _of_parameters(model: Any, function: Callable[[str, nnx.Variable], Any]) -> 
     """A tree like `model` with a function of each parameter's last name and itself."""
 
     def of(path: tuple[Any, ...], variable: nnx.Variable) -> Any:
+        if not jax.tree.leaves(variable):  # optax leaves out the parameters of other parts
+            return variable
         value = function(str(getattr(path[-1], "name", "")), variable)
         return jax.tree.map(lambda _: value, variable)
 

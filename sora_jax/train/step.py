@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from sora_jax.sharding.rules import rows_in_parts
 from sora_jax.train.state import TrainState
@@ -18,8 +18,19 @@ Metrics = dict[str, Array]
 OF_THE_STEP = ("gradient_norm", "update_norm", "skipped", "learning_rate")
 """Metrics of a whole step; all others are of the loss, and of each micro-batch where a step has
 several, with an axis over these before their own."""
-LossFunction = Callable[[Any, Any, PRNGKeyArray, int], tuple[Float[Array, ""], Metrics]]
-"""Of a model, rows of a batch, the step's key, and how many rows the whole batch has."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Moment:
+    """When a loss is taken: the step's own key, and the steps made before it."""
+
+    key: PRNGKeyArray
+    step: Int[ArrayLike, ""]
+
+
+LossFunction = Callable[[Any, Any, Moment, int], tuple[Float[Array, ""], Metrics]]
+"""Of a model, rows of a batch, the moment, and how many rows the whole batch has."""
 
 
 @jax.tree_util.register_dataclass
@@ -63,8 +74,8 @@ class TrainStep:
         """One update on one batch. `key` is the run's; randomness follows the step and the
         examples."""
         if self.parts(batch) == 1:
-            key = _key_of(key, state)
-            gradients, metrics = self.gradients(state.model, batch, key, _rows(batch))
+            moment = _moment(key, state)
+            gradients, metrics = self.gradients(state.model, batch, moment, _rows(batch))
         else:
             gradients, metrics = _mean_of_replicas(self._of_replicas(state, batch, key))
         return self._updated(state, gradients, metrics)
@@ -88,17 +99,15 @@ class TrainStep:
         state, metrics = self._updated(state, gradients, metrics)
         return state, jax.tree.map(jnp.zeros_like, sums), metrics
 
-    def gradients(
-        self, model: Any, batch: Any, key: PRNGKeyArray, rows: int
-    ) -> tuple[Any, Metrics]:
+    def gradients(self, model: Any, batch: Any, moment: Moment, rows: int) -> tuple[Any, Metrics]:
         """Gradients of the loss, and the metrics with it among them. `rows`: of the whole batch."""
         parts = self.parts(batch)
         if parts == 1:
-            return self._gradients(model, batch, key, rows)
+            return self._gradients(model, batch, moment, rows)
         leaves, batch_of = jax.tree.flatten(batch)
 
         def of_part(leaves: list[Any]) -> tuple[Any, Metrics]:
-            return self._gradients(model, jax.tree.unflatten(batch_of, leaves), key, rows)
+            return self._gradients(model, jax.tree.unflatten(batch_of, leaves), moment, rows)
 
         def add(total: Any, leaves: list[Any]) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, total, of_part(leaves)), None
@@ -109,11 +118,9 @@ class TrainStep:
         total, _ = lax.scan(add, zeros, turns)
         return jax.tree.map(lambda leaf: leaf / parts, total)
 
-    def _gradients(
-        self, model: Any, batch: Any, key: PRNGKeyArray, rows: int
-    ) -> tuple[Any, Metrics]:
+    def _gradients(self, model: Any, batch: Any, moment: Moment, rows: int) -> tuple[Any, Metrics]:
         grad = jax.value_and_grad(self.loss, has_aux=True)
-        (loss, metrics), gradients = grad(model, batch, key, rows)
+        (loss, metrics), gradients = grad(model, batch, moment, rows)
         return gradients, {"loss": loss, **metrics}
 
     def _of_replicas(self, state: TrainState, batch: Any, key: PRNGKeyArray) -> tuple[Any, Metrics]:
@@ -121,8 +128,8 @@ class TrainStep:
         passes between."""
         rows = _rows(batch)
 
-        def of_a_replica(model: Any, batch: Any, key: PRNGKeyArray) -> tuple[Any, Metrics]:
-            one = self.gradients(model, batch, key, rows)
+        def of_a_replica(model: Any, batch: Any, moment: Moment) -> tuple[Any, Metrics]:
+            one = self.gradients(model, batch, moment, rows)
             return jax.tree.map(lambda new: new[None], one)
 
         split, whole = PartitionSpec("replica"), PartitionSpec()
@@ -133,7 +140,7 @@ class TrainStep:
             axis_names={"replica"},
             check_vma=False,
         )
-        found: tuple[Any, Metrics] = by_replica(state.model, batch, _key_of(key, state))
+        found: tuple[Any, Metrics] = by_replica(state.model, batch, _moment(key, state))
         return found
 
     def _updated(
@@ -182,5 +189,5 @@ def _updates_made(state: TrainState) -> Int[Array, ""]:
     return count
 
 
-def _key_of(key: PRNGKeyArray, state: TrainState) -> PRNGKeyArray:
-    return jax.random.fold_in(key, state.step)
+def _moment(key: PRNGKeyArray, state: TrainState) -> Moment:
+    return Moment(jax.random.fold_in(key, state.step), state.step)

@@ -97,9 +97,9 @@ def whole(given: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) ->
     resume(given, directory, "vae")
     run = dit_run(load_experiment(str(given[0])), ClipSet(given[1]), directory)
 
-    def loss(model: Any, batch: Any, key: Any, rows: int) -> Any:
+    def loss(model: Any, batch: Any, moment: Any, rows: int) -> Any:
         compiled.append(batch.latents.shape)
-        return run.step.loss(model, batch, key, rows)
+        return run.step.loss(model, batch, moment, rows)
 
     train(dataclasses.replace(run, step=dataclasses.replace(run.step, loss=loss)))
     return Whole(directory, compiled)

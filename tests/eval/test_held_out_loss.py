@@ -14,6 +14,7 @@ from sora_jax.eval.clip_scores import difference
 from sora_jax.eval.held_out_loss import ClipLosses, held_out_loss, stratified_times
 from sora_jax.prepare import to_devices
 from sora_jax.train.diffusion_loss import diffusion_loss
+from sora_jax.train.step import Moment
 from sora_jax.types import LatentBatch
 from tests.tiny import eight_device_mesh, latent_batch, make_generator, randomised
 
@@ -68,7 +69,7 @@ def test_the_mean_is_the_loss_of_training_without_given_frames() -> None:
     config = DiffusionConfig(TIMES, ConditioningConfig(first_frame=0.0, prefix=0.0))
     trained = jax.jit(diffusion_loss(config), static_argnums=3)
     keys = jax.random.split(jax.random.key(1), 40)
-    expected = np.mean([trained(MODEL, batch, key, 8)[0] for key in keys])
+    expected = np.mean([trained(MODEL, batch, Moment(key, 0), 8)[0] for key in keys])
     ours = [LOSSES(MODEL, batch, key)[1] for key in keys[:10]]
     assert np.mean(ours) == pytest.approx(expected, rel=0.03)
 

@@ -138,18 +138,20 @@ def test_shortcuts_hand_on_means_and_repeats() -> None:
     video = jax.random.normal(jax.random.key(0), (1, 3, 4, 4, 2))
     folded = fold(video, None)[0]
     assert folded.shape == (1, 2, 2, 2, 4)
-    # The first frame comes with nothing before it: means are of it alone, or of a pair of frames.
+    # A channel's two means are of a row each; the first frame comes with nothing before it.
     corner = np.asarray(video[0, :, :2, :2])
-    np.testing.assert_allclose(folded[0, 0, 0, 0, ::2], corner[0].mean((0, 1)), rtol=1e-5)
-    by_frame = corner[1:].mean((1, 2))  # a channel's two means are of a frame each
-    np.testing.assert_allclose(folded[0, 1, 0, 0], by_frame.T.reshape(-1), rtol=1e-5)
+    by_row = [corner[:1].mean((0, 2)), corner[1:].mean((0, 2))]
+    for frame in range(2):
+        np.testing.assert_allclose(folded[0, frame, 0, 0], by_row[frame].T.reshape(-1), rtol=1e-5)
     opened = unfold(folded, None)[0]
     assert opened.shape == video.shape
-    np.testing.assert_allclose(opened[0, 1:, 0, 0], by_frame, rtol=1e-5)
+    for frame, found in zip((0, 1, 1), opened[0], strict=True):
+        for row in range(2):
+            np.testing.assert_allclose(found[row, 0], by_row[frame][row], rtol=1e-5)
 
 
 def test_shortcuts_need_widths_that_divide() -> None:
-    with pytest.raises(ConfigError, match="4 cells of width 6 are no whole number of means of"):
+    with pytest.raises(ConfigError, match="4 cells of width 6 do not come down to width 16"):
         VAEConfig(widths=(6, 16), folds=((1, 2), (1, 2)), shortcuts=True)
 
 

@@ -10,6 +10,7 @@ from flax import nnx
 
 from sora_jax.models.vae import VAE, VAEConfig
 from sora_jax.scaling.flops import vae_flops, vae_train_flops
+from sora_jax.train.step import Moment
 from sora_jax.train.vae_losses import VAELossConfig, vae_loss
 from sora_jax.types import VideoBatch
 from tests.scaling.test_flops import (
@@ -34,7 +35,7 @@ def training_program(config: VAEConfig, frames: int) -> tuple[Any, ...]:
     )
 
     def loss(model: VAE, batch: VideoBatch) -> Any:
-        return LOSS(model, batch, jax.random.key(0), 1)[0]
+        return LOSS(model, batch, Moment(jax.random.key(0), 0), 1)[0]
 
     return jax.value_and_grad(loss), model, batch
 

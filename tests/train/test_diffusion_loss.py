@@ -17,10 +17,12 @@ from sora_jax.diffusion.times import TimesConfig
 from sora_jax.prepare import to_devices
 from sora_jax.sharding.mesh import MeshConfig, make_mesh
 from sora_jax.train.diffusion_loss import diffusion_loss
+from sora_jax.train.step import Moment
 from sora_jax.types import LatentBatch, Layout, Text
 from tests.tiny import GRID, latent_batch, make_generator, randomised
 
 KEY = jax.random.key(3)
+MOMENT = Moment(KEY, 0)
 MODEL = randomised(make_generator, deviation=0.1)
 
 
@@ -32,7 +34,7 @@ LOSS = jax.jit(diffusion_loss(config()), static_argnums=3)
 
 
 def loss(batch: LatentBatch) -> float:
-    return float(LOSS(MODEL, batch, KEY, len(batch.text))[0])
+    return float(LOSS(MODEL, batch, MOMENT, len(batch.text))[0])
 
 
 def test_padding_costs_nothing() -> None:
@@ -72,7 +74,7 @@ class Recorder:
 
 def told(batch: LatentBatch, shares: dict[str, float]) -> tuple[jax.Array, Layout, Any]:
     recorder: Any = Recorder()
-    _, metrics = diffusion_loss(config(**shares))(recorder, batch, KEY, len(batch.text))
+    _, metrics = diffusion_loss(config(**shares))(recorder, batch, MOMENT, len(batch.text))
     (tokens, layout) = recorder.seen[0]
     return tokens, layout, metrics
 
@@ -120,7 +122,7 @@ def test_the_loss_is_told_by_noise_level() -> None:
 
 
 def test_noise_levels_add_up_to_the_loss() -> None:
-    value, metrics = LOSS(MODEL, latent_batch(0), KEY, 4)
+    value, metrics = LOSS(MODEL, latent_batch(0), MOMENT, 4)
     assert float(metrics["loss/level/sum"].sum()) == pytest.approx(float(value), rel=1e-5)
     assert float(metrics["loss/level/weight"].sum()) == pytest.approx(1.0, rel=1e-5)
 
@@ -156,7 +158,7 @@ def test_clips_that_share_rows_cost_what_they_do_alone(monkeypatch: pytest.Monke
         fixed = functools.partial(lambda drawn, *_: drawn, drawn)
         monkeypatch.setattr(sora_jax.diffusion.token_errors, "token_noise", fixed)
         each = jax.jit(diffusion_loss(config(prefix=0.5)), static_argnums=3)
-        value, metrics = each(MODEL, batch, KEY, rows)
+        value, metrics = each(MODEL, batch, MOMENT, rows)
         of_levels = [*metrics["loss/level/sum"], *metrics["loss/level/weight"]]
         losses.append([float(x) for x in (value, metrics["given_share"], *of_levels)])
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
@@ -184,8 +186,8 @@ def test_rows_of_several_clips_cost_the_same_on_any_mesh() -> None:
     mesh = make_mesh(MeshConfig(fsdp=2, context=4))
     with jax.set_mesh(mesh):
         split = to_devices(jax.tree.map(np.asarray, batch), mesh)
-        assert float(LOSS(MODEL, split, KEY, 2)[0]) == pytest.approx(
-            float(LOSS(MODEL, batch, KEY, 2)[0]), rel=1e-5
+        assert float(LOSS(MODEL, split, MOMENT, 2)[0]) == pytest.approx(
+            float(LOSS(MODEL, batch, MOMENT, 2)[0]), rel=1e-5
         )
 
 

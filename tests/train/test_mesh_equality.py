@@ -14,13 +14,15 @@ from sora_jax.checkpoints import named
 from sora_jax.diffusion.loss import DiffusionConfig
 from sora_jax.diffusion.times import TimesConfig
 from sora_jax.models import vae
+from sora_jax.models.discriminator import Discriminator, DiscriminatorConfig
+from sora_jax.models.judged_vae import JudgedVAE
 from sora_jax.sharding.mesh import MeshConfig, make_mesh
 from sora_jax.sharding.rules import parameter_shardings, rows_sharding
 from sora_jax.train.diffusion_loss import diffusion_loss
 from sora_jax.train.optimizer import OptimizerConfig, make_optimizer
 from sora_jax.train.state import TrainState, abstract_state, init_state
 from sora_jax.train.step import LossFunction, TrainStep
-from sora_jax.train.vae_losses import VAELossConfig, vae_loss
+from sora_jax.train.vae_losses import AdversarialConfig, VAELossConfig, vae_loss
 from sora_jax.types import VideoBatch
 from tests.tiny import VAE, eight_device_mesh, latent_batch, make_generator, one_device_mesh
 
@@ -31,9 +33,16 @@ OPTIMIZERS = {
     for method, rate in (("adamw", 3e-3), ("muon", 1.5e-2))
 }
 
+ADVERSARIAL = AdversarialConfig(DiscriminatorConfig(8, 2), warmup_steps=4, r1=0.1)
+
 
 def make_vae(rngs: nnx.Rngs) -> vae.VAE:
     return vae.VAE(VAE, rngs=rngs)
+
+
+def make_judged(rngs: nnx.Rngs) -> JudgedVAE:
+    discriminator = Discriminator(ADVERSARIAL.discriminator, rngs=rngs)
+    return JudgedVAE(make_vae(rngs), None, discriminator)
 
 
 def video_batch(seed: int) -> VideoBatch:
@@ -53,6 +62,7 @@ STAGES: dict[str, tuple[Callable[[nnx.Rngs], Any], LossFunction, Callable[[int],
         latent_batch,
     ),
     "vae": (make_vae, vae_loss(VAELossConfig()), video_batch),
+    "judged": (make_judged, vae_loss(VAELossConfig(adversarial=ADVERSARIAL)), video_batch),
 }
 
 

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from sora_jax.errors import ConfigError
 from sora_jax.sharding.rules import replicated, rows_in_parts, rows_sharding
 from sora_jax.train.state import TrainState, init_state
-from sora_jax.train.step import TrainStep
+from sora_jax.train.step import Moment, TrainStep
 from tests.tiny import eight_device_mesh, one_device_mesh
 
 RATE, DECAY = 0.1, 0.8
@@ -28,10 +28,10 @@ class Point(nnx.Module):
 
 
 def distance(
-    model: Point, batch: jax.Array, key: jax.Array, rows: int
+    model: Point, batch: jax.Array, moment: Moment, rows: int
 ) -> tuple[jax.Array, dict[str, Any]]:
     error = model.place[...] - batch
-    return jnp.sum(error**2), {"draw": jax.random.uniform(key)}
+    return jnp.sum(error**2), {"draw": jax.random.uniform(moment.key)}
 
 
 STEP = jax.jit(TrainStep(distance, optax.sgd(RATE), DECAY))
@@ -78,7 +78,7 @@ def test_an_update_that_is_not_finite_is_skipped_and_counts_as_a_step() -> None:
     """By a loss that is none, or gradients that are none under a loss that is one."""
     optimizer = optax.adam(optax.linear_schedule(1.0, 0.0, 10))
 
-    def loss(model: Point, batch: jax.Array, key: jax.Array, rows: int) -> tuple[jax.Array, Any]:
+    def loss(model: Point, batch: jax.Array, moment: Moment, rows: int) -> tuple[jax.Array, Any]:
         norm = jnp.sqrt(jnp.sum((model.place[...] - batch[0]) ** 2 * batch[1]))
         return norm + batch[2], {}
 
@@ -111,10 +111,10 @@ class Plane(nnx.Module):
 
 
 def residual(
-    model: Plane, batch: jax.Array, key: jax.Array, rows: int
+    model: Plane, batch: jax.Array, moment: Moment, rows: int
 ) -> tuple[jax.Array, dict[str, Any]]:
     """Mean over rows, each with noise of its own: its last number says which row it is."""
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch[:, 4].astype(int))
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(moment.key, batch[:, 4].astype(int))
     noise = jax.vmap(jax.random.normal)(keys)
     error = (batch[:, :4] @ model.slope[...] + noise - batch[:, 0]) ** 2
     return jnp.mean(error), {"noise": jnp.mean(noise), "rows": jnp.float32(rows)}

@@ -1,0 +1,72 @@
+"""A 3-D PatchGAN: a score for every patch of a clip, high where it looks real."""
+
+import dataclasses
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from sora_jax.config import ConfigError
+from sora_jax.nn.layers import RMSNorm
+
+KERNEL = (3, 4, 4)  # frames, pixels down and across
+SLOPE = 0.2  # of what is below zero
+
+
+@dataclasses.dataclass(frozen=True)
+class DiscriminatorConfig:
+    """`layers` halve the sides, and all but the first the frames; widths double up to 8 times."""
+
+    width: int = 64
+    layers: int = 3
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.layers < 1:
+            raise ConfigError(
+                f"discriminator: width={self.width} and layers={self.layers} must be positive"
+            )
+
+
+class PatchConv(nnx.Module):
+    """Convolution over time and space that looks both ways. Zeros stand around the clip."""
+
+    def __init__(self, inputs: int, outputs: int, strides: tuple[int, int, int], *, rngs: nnx.Rngs):
+        self.strides = strides
+        shape = (*KERNEL, inputs, outputs)
+        kernel = jax.random.normal(rngs.params(), shape) / math.sqrt(math.prod(shape[:4]))
+        self.kernel = nnx.Param(kernel, axes=(None, None, None, "embed", "mlp"))
+        self.bias = nnx.Param(jnp.zeros(outputs), axes=("mlp",))
+
+    def __call__(self, x: Float[Array, "b t h w i"]) -> Float[Array, "b s g v o"]:
+        y = jax.lax.conv_general_dilated(
+            x,
+            self.kernel[...].astype(x.dtype),
+            window_strides=self.strides,
+            padding=((1, 1), (2, 2), (2, 2)),
+            dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+        )
+        return y + self.bias[...].astype(x.dtype)
+
+
+class Discriminator(nnx.Module):
+    """PatchGAN (arXiv:1611.07004, 3.2.2) with kernels over time too. An image is a clip of one
+    frame. Channels alone are normalised, so no clip of a batch sees another."""
+
+    def __init__(self, config: DiscriminatorConfig, *, rngs: nnx.Rngs):
+        widths = [config.width * min(2**layer, 8) for layer in range(config.layers)]
+        self.first = PatchConv(3, widths[0], (1, 2, 2), rngs=rngs)
+        pairs = itertools.pairwise(widths)
+        self.convs = nnx.List([PatchConv(*pair, (2, 2, 2), rngs=rngs) for pair in pairs])
+        self.norms = nnx.List([RMSNorm(outputs) for outputs in widths[1:]])
+        self.last = PatchConv(widths[-1], 1, (1, 1, 1), rngs=rngs)
+
+    def __call__(self, video: Float[Array, "b t h w 3"]) -> Float[Array, "b s g v"]:
+        """Scores of patches of clips in [-1, 1], in float32."""
+        x = jax.nn.leaky_relu(self.first(video), SLOPE)
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = jax.nn.leaky_relu(norm(conv(x)), SLOPE)
+        scores: Array = self.last(x)[..., 0].astype(jnp.float32)
+        return scores

@@ -7,7 +7,14 @@ from sora_jax.data.schedule import Schedule
 from sora_jax.errors import ConfigError
 from sora_jax.experiment import Experiment
 from sora_jax.pod.chips import chip_of
-from sora_jax.scaling.flops import Row, hardware_flops, train_flops, vae_flops, vae_train_flops
+from sora_jax.scaling.flops import (
+    Row,
+    hardware_flops,
+    train_flops,
+    vae_again_flops,
+    vae_flops,
+    vae_train_flops,
+)
 from sora_jax.train.clock import Work
 
 
@@ -61,13 +68,13 @@ def training_flops(experiment: Experiment, steps: int) -> float:
 
 
 def vae_work(experiment: Experiment) -> Mapping[str, Work]:
-    """Of a batch of the autoencoder's training, by bucket; its backward pass computes nothing
-    again."""
+    """Of a batch of the autoencoder's training, by bucket; without the networks that judge it."""
     work = {}
     for bucket, rows in zip(experiment.data.buckets, experiment.vae_rows(), strict=True):
         size = (bucket.frames, bucket.height, bucket.width)
         flops = rows * vae_train_flops(experiment.vae, *size)
-        work[bucket.name] = Work(flops, flops)
+        again = rows * vae_again_flops(experiment.vae, *size)
+        work[bucket.name] = Work(flops, flops + again)
     return work
 
 

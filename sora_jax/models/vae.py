@@ -284,7 +284,7 @@ class VAE(nnx.Module):
         """Whole clips in [-1, 1], not clipped."""
         return self.decode_chunk(latents, None)[0]
 
-    def features(self, latents: Float[Array, "b s g v c"]) -> Float[Array, "b s g v d"]:
+    def features(self, latents: Float[Array, "b s g v c"]) -> Float[Array, "b t h w d"]:
         """Of whole clips before the last map: decode = pixels of features."""
         with jax.named_scope("vae_decode"):
             x = self.from_latents(latents.astype(self.config.compute))

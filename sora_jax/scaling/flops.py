@@ -215,7 +215,7 @@ def vae_flops(config: VAEConfig, frames: int, height: int, width: int) -> tuple[
         frames, height, width = (frames - 1) // fold + 1, height // side, width // side
         cells = frames * height * width
         inside += 2 * cells * (fold * side**2 * inputs) * outputs
-        taps = _block_taps(config, frames, height, width)
+        taps = sum(_block_taps(config, frames, height, width))
         inside += config.blocks * 2 * taps * outputs**2
         inputs = outputs
     # The decoder has the encoder's sizes in reverse. Only the way to latents and back differs:
@@ -227,16 +227,28 @@ def vae_flops(config: VAEConfig, frames: int, height: int, width: int) -> tuple[
 def vae_train_flops(config: VAEConfig, frames: int, height: int, width: int) -> int:
     """Of one clip of so many pixels in a training step of the autoencoder, forward and backward.
 
-    Every operand needs a gradient but the pixels, which the first fold multiplies. Nothing is
-    computed again. Not counted: networks of the losses' own, where terms are added that have some,
-    and zeros that direct convolutions multiply only on the way back. Raises ConfigError as
-    `vae_flops`.
+    Every operand needs a gradient but the pixels, which the first fold multiplies. What is computed
+    again is `vae_again_flops`. Not counted: networks that judge it, and zeros that direct
+    convolutions multiply only on the way back. Raises ConfigError as `vae_flops`.
     """
     encode, decode = vae_flops(config, frames, height, width)
     fold, side = config.folds[0]
     cells = ((frames - 1) // fold + 1) * (height // side) * (width // side)
     of_pixels = 2 * cells * fold * side**2 * 3 * config.widths[0]
     return 3 * (encode + decode) - of_pixels
+
+
+def vae_again_flops(config: VAEConfig, frames: int, height: int, width: int) -> int:
+    """What the backward pass of one clip computes again with `recompute`: of every block the first
+    convolution, whose output the second one's gradient needs; what comes of that nothing does."""
+    if not config.recompute:
+        return 0
+    again = 0
+    for outputs, (fold, side) in zip(config.widths, config.folds, strict=True):
+        frames, height, width = (frames - 1) // fold + 1, height // side, width // side
+        first, _ = _block_taps(config, frames, height, width)
+        again += 2 * config.blocks * 2 * first * outputs**2  # in the encoder and in the decoder
+    return again
 
 
 def vae_chunk_flops(
@@ -256,13 +268,14 @@ def vae_chunk_flops(
     return encode, decode
 
 
-def _block_taps(config: VAEConfig, frames: int, height: int, width: int) -> int:
-    """Pairs of a cell and a cell under its kernel that are multiplied, in the two convolutions of a
+def _block_taps(config: VAEConfig, frames: int, height: int, width: int) -> tuple[int, int]:
+    """Pairs of a cell and a cell under its kernel that are multiplied, in each convolution of a
     residual block: one kernel spans three frames, the present and those before, and one a frame."""
     if config.convolution == "matmul":
-        return (3 + 1) * frames * 9 * height * width
-    pairs_of_frames = sum(min(3, frame) for frame in range(1, frames + 1)) + frames
-    return pairs_of_frames * (3 * height - 2) * (3 * width - 2)
+        return 3 * frames * 9 * height * width, frames * 9 * height * width
+    pairs_of_frames = sum(min(3, frame) for frame in range(1, frames + 1))
+    places = (3 * height - 2) * (3 * width - 2)
+    return pairs_of_frames * places, frames * places
 
 
 @dataclasses.dataclass(frozen=True)

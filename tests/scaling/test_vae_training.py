@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from sora_jax.models.vae import VAE, VAEConfig
-from sora_jax.scaling.flops import vae_flops, vae_train_flops
+from sora_jax.scaling.flops import vae_again_flops, vae_flops, vae_train_flops
 from sora_jax.train.step import Moment
 from sora_jax.train.vae_losses import VAELossConfig, vae_loss
 from sora_jax.types import VideoBatch
@@ -46,6 +46,15 @@ def test_by_matmul_it_is_exact(frames: int) -> None:
     counted = vae_train_flops(config, frames, HEIGHT, WIDTH)
     assert counted == traced_flops(*training_program(config, frames))
     assert counted < 3 * sum(vae_flops(config, frames, HEIGHT, WIDTH))
+
+
+@pytest.mark.parametrize("frames", [1, 5])
+def test_what_is_computed_again_is_counted(frames: int) -> None:
+    config = dataclasses.replace(VIDEO_AUTOENCODER, convolution="matmul", recompute=True)
+    counted = vae_train_flops(config, frames, HEIGHT, WIDTH)
+    again = vae_again_flops(config, frames, HEIGHT, WIDTH)
+    assert counted + again == traced_flops(*training_program(config, frames))
+    assert again > 0.1 * counted
 
 
 def test_it_agrees_with_xla() -> None:

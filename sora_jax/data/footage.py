@@ -73,7 +73,7 @@ def read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def read_frames(path: Path) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
-    """Decodes a video frame by frame, upright and with square pixels.
+    """Decodes a video frame by frame, upright and with square pixels, as `picture_of`.
 
     Raises:
         MediaError: unreadable; truncated or damaged, after the frames before.
@@ -82,8 +82,35 @@ def read_frames(path: Path) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
 
     reformatter = VideoReformatter()
     for frame, width in decoded(path):
-        picture = reformatter.reformat(frame, width=width, height=frame.height, format="rgb24")
-        yield np.ascontiguousarray(np.rot90(picture.to_ndarray(), quarter_turns(frame)))
+        yield picture_of(frame, width, reformatter)
+
+
+def picture_of(frame: Any, width: int, reformatter: Any) -> UInt8[np.ndarray, "h w 3"]:
+    """A PyAV frame upright, `width` wide before it is turned, as RGB of 8 bits: grey three times,
+    finer numbers scaled, what is transparent over black. `reformatter` as `small_picture`."""
+    wanted = {"width": width, "height": frame.height}
+    if any(component.is_alpha for component in frame.format.components):
+        layers = reformatter.reformat(frame, format="rgba", **wanted).to_ndarray()
+        colours, alpha = layers[..., :3].astype(np.uint16), layers[..., 3:].astype(np.uint16)
+        picture = ((colours * alpha + 127) // 255).astype(np.uint8)
+    else:
+        picture = reformatter.reformat(frame, format="rgb24", **wanted).to_ndarray()
+    return np.ascontiguousarray(np.rot90(picture, quarter_turns(frame)))
+
+
+def picture_changes(frame: Any) -> tuple[str, ...]:
+    """What `picture_of` does to a PyAV frame, beyond reading its colours, in words."""
+    components = frame.format.components
+    changes = []
+    bits = max(component.bits for component in components)
+    if bits > 8:
+        changes.append(f"scaled from {bits} bits to 8")
+    colours = sum(not component.is_alpha for component in components)
+    if colours == 1 and not frame.format.has_palette:
+        changes.append("grey as red, green and blue")
+    if any(component.is_alpha for component in components):
+        changes.append("transparency laid over black")
+    return tuple(changes)
 
 
 def scan_video(path: Path) -> Scan:

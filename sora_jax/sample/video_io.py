@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from sora_jax.data.media import av_rate, encode_png
+from sora_jax.data.media import encode_png
 from sora_jax.errors import UserError
 from sora_jax.files import write_file, write_json
 from sora_jax.sample.generate import Sample
+from sora_jax.sample.mp4 import Mp4Writer
 
 SMALL_SIDE = 128  # pixels: clips below are shown larger, by a whole factor
-QUALITY = 12  # x264's constant rate factor: no difference that one sees
 SHEET_FRAMES = 6  # of a clip on a contact sheet, evenly spaced
 SHEET_HEIGHT = 96  # pixels of a frame there
 CHARACTER_WIDTH, LINE_HEIGHT, GAP = 6, 14, 8
@@ -39,40 +39,15 @@ def enlarged(video: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t h2 w2 
 
 
 def playable_mp4(video: UInt8[np.ndarray, "t h w 3"], fps: float) -> bytes:
-    """H.264 that every browser plays: half the colour resolution (yuv420p, BT.709).
+    """A clip as `Mp4Writer` writes it.
 
     Small clips are enlarged, which also keeps their colours whole. It is for people: read scores
     off arrays.
     """
-    import av
-    from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
-
     video = enlarged(video)
     file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream(
-            "libx264",
-            rate=av_rate(fps),
-            options={
-                "crf": str(QUALITY),
-                "preset": "veryfast",
-                # Equal bytes on every machine; and told colours, or players guess them by size.
-                "x264-params": "cpu-independent=1:threads=1:"
-                "colorprim=bt709:transfer=bt709:colormatrix=bt709:range=tv",
-            },
-        )
-        stream.height, stream.width = video.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        reformatter = VideoReformatter()
-        for image in video:
-            frame = reformatter.reformat(
-                av.VideoFrame.from_ndarray(image, format="rgb24"),
-                format="yuv420p",
-                dst_colorspace=Colorspace.ITU709,
-                dst_color_range=ColorRange.MPEG,
-            )
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+    with Mp4Writer(file, fps, *video.shape[1:3]) as writer:
+        writer.write(video)
     return file.getvalue()
 
 

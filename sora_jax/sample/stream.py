@@ -35,13 +35,21 @@ def chunk_lengths(latent_frames: int, most: int) -> list[int]:
     return [1] + [length] * (-(-(latent_frames - 1) // length) if length else 0)
 
 
-def _decode(
+def decode_values(
     networks: Networks, latents: Float[Array, "b s g v c"], state: State
-) -> tuple[UInt8[Array, "b t h w 3"], State]:
+) -> tuple[Float[Array, "b t h w 3"], State]:
+    """Pixels of the next normalised latents as numbers around [-1, 1]; state None begins a clip."""
     vae, statistics = networks
     latents = _split(latents) * statistics.deviation + statistics.mean
     video, state = vae.decode_chunk(latents, state)
-    return _split(to_uint8(video)), jax.tree.map(_split, state)
+    return _split(video), jax.tree.map(_split, state)
+
+
+def _decode(
+    networks: Networks, latents: Float[Array, "b s g v c"], state: State
+) -> tuple[UInt8[Array, "b t h w 3"], State]:
+    video, state = decode_values(networks, latents, state)
+    return to_uint8(video), state
 
 
 def _encode(
@@ -75,8 +83,8 @@ def decode_scan(
 ) -> UInt8[Array, "b t h w 3"]:
     """Pixels of whole clips that lie on the devices, `chunk` latent frames at a time in one scan,
     whose carry is the state: beside latents and pixels its memory does not grow with the frames."""
-    code = functools.partial(_decode, (vae, statistics))
     count, rest = divmod(latents.shape[1] - 1, chunk)
+    code = functools.partial(_decode, (vae, statistics))
     return _scanned(code, latents, 1 + rest, chunk, count, vae.config.temporal * chunk)
 
 
@@ -86,9 +94,9 @@ def encode_scan(
 ) -> Float[Array, "b s g v c"]:
     """Normalised latents of whole clips that lie on the devices; `chunk`, in latent frames, as in
     `decode_scan`."""
-    code = functools.partial(_encode, (vae, statistics))
     step = vae.config.temporal * chunk
     count, rest = divmod(video.shape[1] - 1, step)
+    code = functools.partial(_encode, (vae, statistics))
     return _scanned(code, video, 1 + rest, step, count, chunk)
 
 

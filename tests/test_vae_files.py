@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -14,41 +13,12 @@ import pytest
 from sora_jax import vae_files
 from sora_jax.data.footage import MediaError, read_frames
 from sora_jax.errors import UserError
-from sora_jax.models.latents import LatentStatistics
-from sora_jax.models.vae import VAE, VAEConfig, to_uint8, to_unit
+from sora_jax.models.vae import VAE, to_uint8, to_unit
 from sora_jax.sample import stream
 from sora_jax.sample.mp4 import Mp4Writer
-from sora_jax.vae_files import Coder, decode_file, encode_file
-from tests.tiny import one_device_mesh, randomised
-
-CONFIG = VAEConfig(channels=4, widths=(8, 6), folds=((2, 2), (2, 2)), blocks=1)
-STATISTICS = LatentStatistics(jnp.full(4, 0.1), jnp.full(4, 1.3))
-VAE_ = randomised(lambda rngs: VAE(CONFIG, rngs=rngs), deviation=0.1)
-CODER = Coder(VAE_, STATISTICS, one_device_mesh(), chunk=2, part=3)  # a part has 2 chunks
-
-
-def clip(frames: int, height: int = 16, width: int = 24) -> np.ndarray:
-    """Blocks of colour that change smoothly, so that H.264 keeps them."""
-    y, x, t = np.meshgrid(np.arange(height), np.arange(width), np.arange(frames), indexing="ij")
-    waves = [np.sin(0.2 * y + 0.1 * t), np.cos(0.15 * x - 0.05 * t), np.sin(0.1 * (x + y))]
-    return (np.stack(waves, -1) * 90 + 128).astype(np.uint8).transpose(2, 0, 1, 3)
-
-
-def write(path: Path, pictures: np.ndarray, layout: str = "rgb24", kept: str = "bgr0") -> Path:
-    """A lossless video of arrays of `layout`, which the file holds as `kept`; 12.5 fps."""
-    with av.open(str(path), "w") as container:
-        video: Any = container.add_stream("ffv1", rate=Fraction(25, 2))
-        video.height, video.width = pictures.shape[1:3]
-        video.pix_fmt = kept
-        for picture in pictures:
-            frame = av.VideoFrame.from_ndarray(picture, format=layout).reformat(format=kept)
-            container.mux(video.encode(frame))
-        container.mux(video.encode(None))
-    return path
-
-
-def parts(directory: Path) -> list[np.ndarray]:
-    return [np.load(path) for path in sorted(directory.glob("*.npy"))]
+from sora_jax.vae_files import decode_file, encode_file
+from tests.tiny import randomised
+from tests.tiny_videos import CODER, CONFIG, clip, parts, write
 
 
 @pytest.mark.parametrize("frames", [1, 2, 5, 30, 33])
@@ -64,7 +34,7 @@ def test_a_file_is_coded_as_the_clip_at_once(
     over = -(frames - 1) % 4
     assert (f"the last is repeated {over} times" in said) == bool(over)
     whole = np.pad(pictures, ((0, over), (0, 1), (0, 2), (0, 0)), mode="edge")[None]
-    mean = VAE_.encode(to_unit(jnp.asarray(whole)))[0]
+    mean = CODER.vae.encode(to_unit(jnp.asarray(whole)))[0]
     latents = np.concatenate(parts(tmp_path / "latents"))
     np.testing.assert_allclose(latents, (mean[0] - 0.1) / 1.3, rtol=1e-5, atol=1e-5)
 
@@ -78,7 +48,7 @@ def test_a_file_is_coded_as_the_clip_at_once(
     monkeypatch.setattr(vae_files, "Mp4Writer", Recording)
     decode_file(tmp_path / "latents", tmp_path / "out.mp4", CODER)
     assert "15x22 (height x width) has its edge repeated to 16x22" in capsys.readouterr().out
-    expected = np.asarray(to_uint8(VAE_.decode(mean)))[0, :frames, :15, :22].astype(int)
+    expected = np.asarray(to_uint8(CODER.vae.decode(mean)))[0, :frames, :15, :22].astype(int)
     found = np.concatenate(written)
     assert abs(found[:, :15] - expected).max() <= 1
     assert (found[:, 15] == found[:, 14]).all()

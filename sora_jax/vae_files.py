@@ -107,7 +107,8 @@ def encode_file(source: Path, output: Path, coder: Coder) -> LatentsFile:
             np.save(file, np.concatenate(made))
             write_file(progress.part(part, ".npy"), file.getvalue())
         progress.keep(state)
-        _say(f"{output}: {video.frames} frames")
+        coded = min(video.frames, 1 + config.temporal * coder.chunk * ((part + 1) * per_part - 1))
+        _say(f"{output}: {coded} frames")
     label = LatentsFile(
         source=source.name,
         sha256=digest,
@@ -130,8 +131,8 @@ def _rate(source: Path, video: VideoChunks, temporal: int) -> float:
     over = -(video.frames - 1) % temporal
     if over:
         _say(
-            f"{source}: {video.frames} frames are not 1 + {temporal}k, so the last is repeated "
-            f"{over} times, and cut again when it is decoded"
+            f"{source}: {video.frames} frames are not 1 + {temporal}k, so the last is repeated to "
+            f"fill up {video.frames + over}, and cut again when it is decoded"
         )
     fps, varies = rate_of(source, video.times)
     if varies:

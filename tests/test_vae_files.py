@@ -32,7 +32,7 @@ def test_a_file_is_coded_as_the_clip_at_once(
     assert (label.frames, label.height, label.width, label.fps) == (frames, 15, 22, 12.5)
     assert "edges repeated from 15x22 to 16x24 (height x width), whole cells of 4" in said
     over = -(frames - 1) % 4
-    assert (f"the last is repeated {over} times" in said) == bool(over)
+    assert (f"the last is repeated to fill up {frames + over}" in said) == bool(over)
     whole = np.pad(pictures, ((0, over), (0, 1), (0, 2), (0, 0)), mode="edge")[None]
     mean = CODER.vae.encode(to_unit(jnp.asarray(whole)))[0]
     latents = np.concatenate(parts(tmp_path / "latents"))

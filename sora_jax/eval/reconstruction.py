@@ -110,12 +110,17 @@ def _down_and_up(video: Video, frames: int, numbers: int) -> Video:
     heights = range(height, 0, -1)
     fitting = ((h, max(1, round(h * width / height))) for h in heights)
     size = next((s for s in fitting if 3 * frames * s[0] * s[1] <= numbers), (1, 1))
-    small = _resize(video.astype(np.float64), (frames, *size))
-    large = _resize(small, video.shape[:3])
-    return np.clip(np.round(large), 0, 255).astype(np.uint8)
+    small = resized(video.astype(np.float64), (frames, *size))
+    return levels_of(resized(small, video.shape[:3]))
 
 
-def _resize(video: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def levels_of(video: np.ndarray) -> Video:
+    """Numbers as pixels: rounded and clipped."""
+    return np.clip(np.round(video), 0, 255).astype(np.uint8)
+
+
+def resized(video: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """[t, h, w, c] to other frames, height and width, linearly and low-pass."""
     t, h, w = (resize_matrix(n, m) for n, m in zip(video.shape, shape, strict=False))
     return np.einsum("at,ih,jw,thwc->aijc", t, h, w, video, optimize=True)
 

@@ -59,6 +59,27 @@ def test_ssim_is_the_mean_over_windows_of_its_formula(side: int, window: int) ->
     assert ssim(one, other) == pytest.approx(np.mean(values), abs=1e-9)
 
 
+def test_psnr_and_ssim_are_those_of_scikit_image() -> None:
+    from skimage import data
+    from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+    photograph = data.astronaut()[60:140, 160:260]
+    noise = np.random.default_rng(0).normal(0, 9, photograph.shape)
+    noisy = np.clip(photograph + noise, 0, 255).astype(np.uint8)
+    expected = peak_signal_noise_ratio(photograph, noisy)
+    assert psnr(noisy[None], photograph[None]) == pytest.approx(expected, abs=1e-4)
+    expected = structural_similarity(
+        photograph,
+        noisy,
+        channel_axis=-1,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        data_range=255,
+    )
+    assert ssim(noisy[None], photograph[None]) == pytest.approx(expected, abs=1e-6)
+
+
 @pytest.mark.parametrize(("size", "target"), [(9, 3), (32, 13), (13, 32), (5, 5), (7, 1), (1, 4)])
 def test_resize_is_that_of_jax(size: int, target: int) -> None:
     signal = np.random.default_rng(0).normal(size=size).astype(np.float32)

@@ -31,7 +31,7 @@ COMMANDS = {
     "encode": "write the latents of a set, to train on in place of its clips",
     "compile": "compile an experiment's steps for a TPU pod, on a machine without one",
     "sample": "make videos and images from captions with a trained run",
-    "vae": "put a video through the autoencoder of a run, and back",
+    "vae": "put a video through the autoencoder of a run, and back; measure it",
     "evaluate": "score a trained run and write its report",
     "compare": "put checkpoints side by side on the same prompts and noise",
     "goodput": "say what the wall time of a run went into, across its restarts",

@@ -20,7 +20,7 @@ from sora_jax.eval.vae_tables import page, pictures_png, tables_text
 from sora_jax.files import write_file, write_json
 from sora_jax.models.vae import VAEConfig
 from sora_jax.networks import experiment_of, load_vae
-from sora_jax.sharding.mesh import make_mesh
+from sora_jax.sharding.mesh import MeshConfig, make_mesh
 from sora_jax.weights.lpips import load_lpips
 
 SHOWN = 3  # clips of a bucket, on the page
@@ -30,7 +30,7 @@ def score_autoencoder(
     run: Path, clips: ClipSet, output: Path, most_clips: int, lpips: str = "", i3d: str = ""
 ) -> dict[str, float]:
     """Scores the averaged autoencoder of a run on up to so many clips of each bucket of a set, and
-    writes what it finds. In one process.
+    writes what it finds. In one process, over all its devices.
 
     `lpips`, `i3d`: files of weights, in place of those of the extra `fvd`. A measure whose weights
     are not there is left out, which is printed, unless its file was given.
@@ -40,7 +40,7 @@ def score_autoencoder(
             cannot be read or written.
     """
     experiment = experiment_of(run)
-    vae, statistics, step = load_vae(experiment, run, make_mesh(experiment.mesh))
+    vae, statistics, step = load_vae(experiment, run, make_mesh(MeshConfig()))
     buckets = codable_buckets(clips, experiment.vae)
     describers = _describers(lpips, i3d)
     by_bucket: dict[str, dict[str, float]] = {}

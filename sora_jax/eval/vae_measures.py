@@ -97,7 +97,7 @@ def scores_of(
     made: Sequence[Video], truths: Sequence[Video], describers: Describers
 ) -> dict[str, Score]:
     """psnr_db and ssim; lpips/NAME, if there are weights and frames are large enough; of videos
-    flicker in levels of 255, and flicker_relative to the motion of all clips together."""
+    flicker in levels of 255, and flicker_relative to the motion of all clips that move together."""
     scores = {
         "psnr_db": of_values(map(psnr, made, truths)),
         "ssim": of_values(map(ssim, made, truths)),

@@ -13,7 +13,7 @@ CLIP = (17, 256, 256)  # frames, height and width
 
 
 def sizes_table(configs: Mapping[str, VAEConfig]) -> Table:
-    """A row for each autoencoder, by name. `fewer` is how many numbers of pixels one number of the
+    """A row for each autoencoder, by name. `times fewer` is how many numbers of pixels one of the
     latents stands for, after the first frame."""
     rows = []
     for name, config in configs.items():
@@ -33,5 +33,13 @@ def sizes_table(configs: Mapping[str, VAEConfig]) -> Table:
             )
         )
     size = "x".join(map(str, CLIP))
-    header = ("", "cell", "channels", "fewer", "parameters, M", "encode, GFLOP", "decode, GFLOP")
+    header = (
+        "",
+        "cell",
+        "channels",
+        "times fewer",
+        "parameters, M",
+        "encode, GFLOP",
+        "decode, GFLOP",
+    )
     return Table(f"Autoencoders, FLOPs of {size}", header, tuple(rows))

@@ -9,8 +9,8 @@ AUTOENCODERS = {
     # Trains on 2 CPU cores.
     "small": VAEConfig(
         channels=16,
-        widths=(64, 128, 128),
-        folds=((1, 4), (2, 2), (2, 1)),
+        widths=(48, 96),
+        folds=((1, 4), (4, 1)),
         blocks=1,
         convolution="matmul",
     ),

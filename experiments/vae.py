@@ -15,7 +15,7 @@ from sora_jax.train.run import TrainConfig
 from sora_jax.train.vae_losses import VAELossConfig
 
 LENGTHS = (1, 5, 9, 17, 33)
-STEPS, JUDGED_STEPS = 3_600, 600
+STEPS = 2_000
 
 
 def experiment() -> Experiment:
@@ -26,7 +26,7 @@ def experiment() -> Experiment:
         name="vae",
         data=DataConfig(
             buckets=tuple(Bucket(*size, weight=2.0 if size[0] > 9 else 1.0) for size in sizes),
-            shape_classes=(ShapeClass(4, 576),),
+            shape_classes=(ShapeClass(4, 2304),),
             fps=24.0,
             text_length=8,
             vocabulary_size=64,
@@ -41,7 +41,8 @@ def experiment() -> Experiment:
                 evaluate_every=STEPS,
             ),
             VAELossConfig(squared=0.0, absolute=1.0, kl=1e-4),
-            pixel_frames=68,
+            pixel_frames=34,
+            buckets=("1x64x64", "5x64x64", "17x64x64", "17x48x80"),
         ),
         dit=DiTConfig(depth=2, width=64, heads=2, patch=1),
         dit_stage=DiTStage(TrainConfig(1_000)),

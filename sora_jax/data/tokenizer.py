@@ -23,15 +23,16 @@ class Tokenizer:
     """Encodes captions. The model is bytes, so that it travels inside sets and checkpoints."""
 
     def __init__(self, model: bytes) -> None:
-        """Raises DataError if the bytes are not a SentencePiece model with our special ids."""
+        """Raises DataError if the bytes are not a SentencePiece model whose padding and end are ours.
+        What stands for the unknown is any piece: other projects' models have it elsewhere."""
         self.model = model
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         except RuntimeError as error:
             raise DataError(f"not a SentencePiece model: {error}") from error
-        ids = (self._processor.pad_id(), self._processor.eos_id(), self._processor.unk_id())
-        if ids != (PAD, END, UNKNOWN):
-            raise DataError(f"tokenizer has ids {ids} for padding, end and unknown, not (0, 1, 2)")
+        ids = (self._processor.pad_id(), self._processor.eos_id())
+        if ids != (PAD, END):
+            raise DataError(f"tokenizer has ids {ids} for padding and end, not {(PAD, END)}")
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":
@@ -87,13 +88,17 @@ class Tokenizer:
 
         An empty caption is the end mark alone.
         """
-        ids = np.full((len(captions), length), PAD, np.int32)
         # By default a batch starts threads that cost more than its captions do.
-        encoded = self._processor.encode(list(captions), num_threads=1)
-        for row, pieces in zip(ids, encoded, strict=True):
-            pieces = pieces[: length - 1]
-            row[: len(pieces) + 1] = [*pieces, END]
-        return ids
+        return ended(self._processor.encode(list(captions), num_threads=1), length)
 
     def decode(self, ids: Int32[np.ndarray, " l"]) -> str:
         return str(self._processor.decode([int(i) for i in ids if i not in (PAD, END)]))
+
+
+def ended(captions: Sequence[Sequence[int]], length: int) -> Int32[np.ndarray, "b l"]:
+    """Ids of pieces of captions as rows: cut, an end mark after the last, then padding."""
+    ids = np.full((len(captions), length), PAD, np.int32)
+    for row, pieces in zip(ids, captions, strict=True):
+        kept = pieces[: length - 1]
+        row[: len(kept) + 1] = [*kept, END]
+    return ids

@@ -30,18 +30,27 @@ def read_arrays(
         UserError: a file is missing or damaged; an array is missing, of another shape or one too
             many; or it has a number that is not finite.
     """
-    files = _files(path)
-    found: dict[str, tuple[int, ...]] = {}
-    for file in files:
-        found |= _shapes(file)
-    found = {n: shape for n, shape in found.items() if n in shapes or not ignored(n)}
+    stored = stored_shapes(path)
+    found = {n: shape for n, shape in stored.items() if n in shapes or not ignored(n)}
     for name in sorted(shapes.keys() | found.keys()):
         if found.get(name) != shapes.get(name):
             raise UserError(
                 f"{path} is of another model: {name} is {found.get(name, 'missing')}, for "
                 f"{shapes.get(name, 'nothing of this name')}"
             )
-    return _read(files, shapes)
+    return _read(_files(path), shapes)
+
+
+def stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of all arrays of a file or folder, by name; reads no number.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for file in _files(path):
+        found |= _shapes(file)
+    return found
 
 
 def _read(files: list[Path], shapes: Mapping[str, tuple[int, ...]]) -> Iterator:

@@ -11,9 +11,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from sora_jax import config as configs
+from sora_jax.data.captions import TextEmbedder
 from sora_jax.data.mixture import Clips
 from sora_jax.data.pipeline import Batches, Steps
-from sora_jax.encoded import check_encoding, encoded_set, reads_embeddings
+from sora_jax.encoded import captions_read, check_encoding, encoded_set
 from sora_jax.eval.previews import Preview, reconstruction_preview, sample_preview
 from sora_jax.experiment import Experiment
 from sora_jax.models.latents import stored_tokens
@@ -22,6 +23,7 @@ from sora_jax.prepare import (
     Prepare,
     abstract_clips,
     prepare_clips,
+    prepare_embedded,
     prepare_encoded,
     prepare_latents,
 )
@@ -65,22 +67,19 @@ def vae_run(experiment: Experiment, clips: Clips, directory: Path) -> Run:
     )
 
 
-def dit_run(experiment: Experiment, clips: Clips, directory: Path) -> Run:
+def dit_run(
+    experiment: Experiment, clips: Clips, directory: Path, embed: TextEmbedder | None = None
+) -> Run:
     """The transformer's training run, on posterior means by the run's trained autoencoder, of the
-    clips of a set or those that a set holds.
-
-    Raises:
-        DataError: the set holds another autoencoder's latents, or not the embeddings of captions
-            that the experiment reads.
-    """
+    clips of a set or those that a set holds. `embed`: as of `captions_read`; raises what that and
+    `check_encoding` raise."""
     mesh = make_mesh(experiment.mesh)
     vae, statistics, _ = load_vae(experiment, directory, mesh)
     check_encoding(clips, vae, mesh)
-    embedded = reads_embeddings(clips, experiment)
+    text = captions_read(clips, experiment, embed, mesh)
     stage, classes = experiment.dit_stage, experiment.classes()
     filled = clips.filled_buckets(experiment.data)
-    on_host = jax.device_get(statistics)
-    to_tokens = functools.partial(stored_tokens, on_host, experiment.dit.patch)
+    to_tokens = functools.partial(stored_tokens, jax.device_get(statistics), experiment.dit.patch)
     make_steps = functools.partial(
         Steps,
         clips,
@@ -89,7 +88,7 @@ def dit_run(experiment: Experiment, clips: Clips, directory: Path) -> Run:
         experiment.seed,
         buckets=filled,
         tokens=to_tokens if clips.encoding else None,
-        embedded=embedded,
+        **text.loaded,
     )
     make_scheduled = functools.partial(
         make_steps,
@@ -107,7 +106,7 @@ def dit_run(experiment: Experiment, clips: Clips, directory: Path) -> Run:
         prepare = prepare_encoded(experiment, filled, mesh, vae, statistics)
     used = dict.fromkeys(classes[i] for i in filled)
     # Of all buckets, also where the curriculum starts with images.
-    requests, captions = shown_requests(make_steps(), experiment)
+    requests, captions = shown_requests(make_steps(), experiment, text.shown_by)
     rest: Any = {"vae": vae, "statistics": statistics, "captions": captions, "mesh": mesh}
     return _run(
         "dit",
@@ -119,10 +118,10 @@ def dit_run(experiment: Experiment, clips: Clips, directory: Path) -> Run:
         make_model=functools.partial(make_generator, experiment),
         step=step_of(stage.training, diffusion_loss(stage.diffusion), list(used)),
         batches=[abstract_batch(experiment, each, mesh) for each in used],
-        prepare=prepare,
+        prepare=prepare_embedded(prepare, text.encoder, experiment, used, mesh),
         preview=sample_preview(functools.partial(sampler_of, experiment, **rest), requests),
         work=dit_work(experiment, encodes=not (clips.encoding or stage.encode_once)),
-        more_meta={"text_id": clips.encoding.text_id} if clips.encoding and embedded else {},
+        more_meta=text.meta,
     )
 
 

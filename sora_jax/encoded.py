@@ -35,9 +35,11 @@ from sora_jax.data.schema import DataError, Encoding, Manifest
 from sora_jax.data.sources import ClipSet
 from sora_jax.experiment import Experiment
 from sora_jax.models.latents import LatentStatistics, encode_tokens, stored_moments
+from sora_jax.models.t5 import T5Encoder
 from sora_jax.models.vae import VAE
 from sora_jax.sharding.mesh import mesh_for_rows
 from sora_jax.sharding.rules import replicated, rows_sharding
+from sora_jax.weights.text_encoders import EncodedCaptions, ImportedEncoder
 
 LABEL = "made_by.json"
 SHARD_BYTES = 2**28  # of latents; a job that is stopped makes so much again, for each of its rows
@@ -192,6 +194,62 @@ def reads_embeddings(clips: Clips, experiment: Experiment) -> bool:
             "alone, so leave one of them out"
         )
     return True
+
+
+@dataclasses.dataclass(frozen=True)
+class CaptionsRead:
+    """What the batches of a run bring of captions: token ids for the encoder that is trained along;
+    or the set's embeddings; or, with an `encoder`, token ids that are embedded in the step."""
+
+    text_id: str | None = None  # of what makes embeddings, if they are read
+    imported: ImportedEncoder | None = None
+    encoder: T5Encoder | None = None
+
+    @property
+    def loaded(self) -> dict[str, Any]:
+        """What `Steps` is told of it."""
+        in_set = self.text_id is not None and self.imported is None
+        return {"embedded": in_set, "reader": self.imported}
+
+    @property
+    def shown_by(self) -> EncodedCaptions | None:
+        """What reads captions of previews, where they are embedded in the step."""
+        if self.imported is None or self.encoder is None:
+            return None
+        return EncodedCaptions(self.imported, self.encoder)
+
+    @property
+    def meta(self) -> dict[str, str]:
+        """What checkpoints keep of it."""
+        return {} if self.text_id is None else {"text_id": self.text_id}
+
+
+def captions_read(
+    clips: Clips, experiment: Experiment, embed: TextEmbedder | None, mesh: Mesh
+) -> CaptionsRead:
+    """How a run reads captions: as the set has them; where it has no embeddings and the experiment
+    reads some, by `embed`, an encoder that `sora import` made, split over the mesh.
+
+    Raises:
+        DataError: as `reads_embeddings`.
+        ConfigError: `embed` is another than embedded the set, or of another width than text.width.
+    """
+    text_id = clips.encoding.text_id if clips.encoding else None
+    if experiment.text.source == "given" and text_id is None and isinstance(embed, ImportedEncoder):
+        if embed.width != experiment.text.width:
+            raise ConfigError(
+                f"{embed.directory} makes embeddings {embed.width} wide, and text.width is "
+                f"{experiment.text.width}: set that"
+            )
+        return CaptionsRead(embed.id, embed, embed.restore(mesh))
+    if not reads_embeddings(clips, experiment):
+        return CaptionsRead()
+    if embed is not None and embed.id != text_id:
+        raise ConfigError(
+            f"{clips.directory} holds embeddings of captions by {text_id}, and --embed gives "
+            f"{embed.id}: give the same"
+        )
+    return CaptionsRead(text_id)
 
 
 def encoded_set(

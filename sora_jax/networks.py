@@ -38,6 +38,7 @@ from sora_jax.saved_arrays import bytes_read
 from sora_jax.sharding.mesh import MeshConfig, make_mesh
 from sora_jax.sharding.rules import parameter_shardings, replicated
 from sora_jax.weights.lpips import load_lpips
+from sora_jax.weights.text_encoders import EncodedCaptions, ImportedEncoder
 
 STATISTICS_BATCHES = 16
 Parameters = Literal["ema", "raw"]  # averaged over the steps of training, or as these left them
@@ -273,8 +274,10 @@ def captions_of(
         given = "none is" if embed is None else f"{embed.id} is"
         raise ConfigError(
             f"{directory} reads captions as embeddings by {text_id}, and {given} given: name what "
-            "makes them with --embed MODULE:FUNCTION"
+            "makes them with --embed, MODULE:FUNCTION or a folder that `sora import` made"
         )
+    if isinstance(embed, ImportedEncoder):
+        return EncodedCaptions(embed, embed.here())
     return EmbeddedCaptions(embed)
 
 

@@ -1,20 +1,24 @@
 """Batches of the loader -> batches on their devices, laid out as their shape class has them."""
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from sora_jax.data.buckets import ShapeClass
 from sora_jax.experiment import Experiment
 from sora_jax.models.latents import LatentStatistics, encode_batch, lay_out
+from sora_jax.models.t5 import T5Encoder
+from sora_jax.models.text import encode_rows
 from sora_jax.models.vae import VAE
 from sora_jax.sharding.mesh import mesh_for_rows
 from sora_jax.sharding.rules import rows_sharding
 from sora_jax.train.programs import Programs
 from sora_jax.train.run import Prepared
-from sora_jax.types import EncodedBatch, LatentBatch, VideoBatch
+from sora_jax.types import EncodedBatch, LatentBatch, Text, VideoBatch
 
 Prepare = Callable[[tuple[int, Any]], Prepared]
 
@@ -71,6 +75,42 @@ def prepare_encoded(
         return Prepared(laid, _trained(experiment, item[0]))
 
     return prepare
+
+
+def prepare_embedded(
+    prepare: Prepare,
+    encoder: T5Encoder | None,
+    experiment: Experiment,
+    classes: Iterable[ShapeClass],
+    mesh: Mesh,
+) -> Prepare:
+    """What `prepare` makes, with its captions embedded by a fixed encoder on the devices: by a
+    program for each of `classes`. Without an encoder they stay as they are."""
+    if encoder is None:
+        return prepare
+
+    def embed(encoder: T5Encoder, ids: jax.Array, clips: int) -> Text:
+        text = encode_rows(encoder, ids, clips)
+        return dataclasses.replace(text, embeddings=text.embeddings.astype(jnp.bfloat16))
+
+    programs = {}
+    for each in classes:
+        sharding = rows_sharding(class_mesh := mesh_for_rows(mesh, each.context))
+        shape = (each.rows, each.clips * experiment.data.text_length)
+        ids = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding)
+        jitted = jax.jit(embed, static_argnames="clips", out_shardings=sharding)
+        with jax.set_mesh(class_mesh):
+            lowered = jitted.lower(encoder, ids, each.clips)
+        programs[each] = Programs("the text encoder", [(ids, lowered)])
+    classes_of_buckets = experiment.classes()
+
+    def prepare_and_embed(item: tuple[int, Any]) -> Prepared:
+        made = prepare(item)
+        ids = made.batch.text
+        text = programs[classes_of_buckets[item[0]]].of(ids)(encoder, ids)
+        return Prepared(dataclasses.replace(made.batch, text=text), made.tokens)
+
+    return prepare_and_embed
 
 
 def abstract_clips(experiment: Experiment, bucket: int, rows: int, mesh: Mesh) -> VideoBatch:

@@ -25,10 +25,13 @@ def first_shown(steps: Steps, experiment: Experiment) -> tuple[Bucket, Any]:
     return buckets[bucket], jax.tree.map(lambda array: array[:SHOWN_ROWS], batch)
 
 
-def shown_requests(steps: Steps, experiment: Experiment) -> tuple[list[Request], Captions]:
-    """What previews sample: as those that are shown, by their captions; and what reads these."""
+def shown_requests(
+    steps: Steps, experiment: Experiment, reader: Captions | None = None
+) -> tuple[list[Request], Captions]:
+    """What previews sample: as those that are shown, by their captions; and what reads these, which
+    is `reader` where batches bring token ids to embed."""
     size, shown = first_shown(steps, experiment)
-    captions: Captions = steps.clips.tokenizer
+    captions: Captions = reader or steps.tokenizer
     if isinstance(shown.text, Text):
         rows = zip(shown.text.embeddings, shown.text.segments, strict=True)
         known = {f"caption {n}": row[own > 0] for n, (row, own) in enumerate(rows)}
@@ -36,7 +39,7 @@ def shown_requests(steps: Steps, experiment: Experiment) -> tuple[list[Request],
         known[""] = steps.clips.empty_caption()
         captions = EmbeddedCaptions(lambda asked: [known[prompt] for prompt in asked])
     else:
-        prompts = [steps.clips.tokenizer.decode(ids) for ids in shown.text.tolist()]
+        prompts = [steps.tokenizer.decode(ids) for ids in shown.text.tolist()]
     requests = [
         Request(prompt, size.frames, size.height, size.width, float(fps), seed)
         for seed, (prompt, fps) in enumerate(zip(prompts, shown.fps, strict=True))

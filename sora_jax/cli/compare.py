@@ -17,7 +17,6 @@ from absl import flags
 
 from sora_jax.cli.main import run as run_command
 from sora_jax.config import ConfigError
-from sora_jax.data.captions import make_embedder
 from sora_jax.data.sources import ClipSet
 from sora_jax.eval.comparison import Compared, tables, write_comparison
 from sora_jax.eval.store import read_published
@@ -26,6 +25,7 @@ from sora_jax.files import local_path
 from sora_jax.networks import saved_steps
 from sora_jax.processes import agree, code_id, is_first, join, told_of_lost_processes
 from sora_jax.train.executables import keep_on_disk
+from sora_jax.weights.text_encoders import open_embedder
 from sora_jax.work import training_flops
 
 FLAGS = flags.FlagValues()
@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> None:
                 output / label,
                 suites=tuple(SUITE.value),
                 clips=clips,
-                embed=make_embedder(EMBED.value),
+                embed=open_embedder(EMBED.value),
                 like=experiment_for(directory, SET.value),
             )
             published = evaluate_run(asked, step).published

@@ -18,13 +18,13 @@ from absl import flags
 
 from sora_jax.cli.main import run
 from sora_jax.config import ConfigError, override
-from sora_jax.data.captions import make_embedder
 from sora_jax.data.sources import ClipSet
 from sora_jax.encoded import encode_set
 from sora_jax.networks import experiment_of, load_vae
 from sora_jax.processes import join
 from sora_jax.sharding.mesh import make_mesh
 from sora_jax.train.executables import keep_on_disk
+from sora_jax.weights.text_encoders import open_embedder
 
 FLAGS = flags.FlagValues()
 WORKDIR = flags.DEFINE_string(
@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> None:
     if WORKDIR.value is None or DATA.value is None or OUTPUT.value is None:
         raise ConfigError("sora encode needs --workdir, --data and --output")
     join()
-    embed = make_embedder(EMBED.value)
+    embed = open_embedder(EMBED.value)
     keep_on_disk()
     directory, output = Path(WORKDIR.value), Path(OUTPUT.value)
     experiment = override(experiment_of(directory), *SET.value)

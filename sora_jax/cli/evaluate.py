@@ -20,13 +20,13 @@ from absl import flags
 from sora_jax.checkpoints import CheckpointError
 from sora_jax.cli.main import run as run_command
 from sora_jax.config import ConfigError, load_experiment
-from sora_jax.data.captions import make_embedder
 from sora_jax.data.sources import ClipSet
 from sora_jax.evaluation import Asked, evaluate_run, experiment_for
 from sora_jax.files import local_path
 from sora_jax.networks import Parameters, experiment_of, saved_steps
 from sora_jax.processes import agree, code_id, gathered, join, told_of_lost_processes
 from sora_jax.train.executables import keep_on_disk
+from sora_jax.weights.text_encoders import open_embedder
 
 FLAGS = flags.FlagValues()
 CHECKPOINT = flags.DEFINE_string(
@@ -114,7 +114,7 @@ def main(argv: Sequence[str]) -> None:
         suites=tuple(SUITE.value),
         parameters=cast(Parameters, PARAMS.value),
         clips=None if DATA.value is None else ClipSet(DATA.value),
-        embed=make_embedder(EMBED.value),
+        embed=open_embedder(EMBED.value),
         i3d=I3D.value,
         backbones=tuple(BACKBONE.value),
         clip=CLIP.value,

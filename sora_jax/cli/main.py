@@ -28,6 +28,7 @@ from sora_jax.errors import FAILED, UserError, nearest
 COMMANDS = {
     "data": "build, verify and look into sets of captioned clips",
     "train": "train a stage of an experiment: the autoencoder, then the transformer",
+    "import": "bring in another project's weights: text encoders T5 and umT5",
     "encode": "write the latents of a set, to train on in place of its clips",
     "compile": "compile an experiment's steps for a TPU pod, on a machine without one",
     "sample": "make videos and images from captions with a trained run",

@@ -23,13 +23,13 @@ from jaxtyping import UInt8
 from sora_jax.cli.main import run as run_command
 from sora_jax.config import ConfigError, load_experiment, to_dict
 from sora_jax.data.buckets import Bucket, nearest_size
-from sora_jax.data.captions import make_embedder
 from sora_jax.data.footage import read_frames, read_image, scan_video
 from sora_jax.data.transforms import fit, fit_changes
 from sora_jax.networks import LoadedRun, load_run, make_sampler
 from sora_jax.sample.generate import Request
 from sora_jax.sample.video_io import write_for_vbench, write_samples
 from sora_jax.train.executables import keep_on_disk
+from sora_jax.weights.text_encoders import open_embedder
 
 Number = TypeVar("Number", int, float)
 
@@ -120,7 +120,7 @@ def main(argv: Sequence[str]) -> None:
         raise ConfigError(f"--count {COUNT.value} must be at least 1")
     prompts = read_prompts()
     like = None if EXPERIMENT.value is None else load_experiment(EXPERIMENT.value)
-    run = load_run(Path(RUN.value), like=like, embed=make_embedder(EMBED.value))
+    run = load_run(Path(RUN.value), like=like, embed=open_embedder(EMBED.value))
     start = read_start(run.experiment.vae.temporal)
     settings = {"steps": STEPS.value, "guidance": GUIDANCE.value, "method": METHOD.value}
     sampler = make_sampler(run, **{k: v for k, v in settings.items() if v is not None})

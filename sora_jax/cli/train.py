@@ -20,7 +20,7 @@ from sora_jax import __version__
 from sora_jax.assemble import dit_run, vae_run
 from sora_jax.cli.main import run
 from sora_jax.config import ConfigError, fingerprint, load_experiment, to_text
-from sora_jax.data.captions import make_embedder
+from sora_jax.data.captions import TextEmbedder
 from sora_jax.data.mixture import Clips, open_clips
 from sora_jax.data.sources import ClipSet
 from sora_jax.eval.examples import longest_examples
@@ -35,6 +35,7 @@ from sora_jax.train.executables import Executables, keep_on_disk
 from sora_jax.train.loop import train
 from sora_jax.train.profile import ProfileWindow
 from sora_jax.train.run import STALL_SECONDS as DEFAULT_STALL
+from sora_jax.weights.text_encoders import open_embedder
 
 FLAGS = flags.FlagValues()
 EXPERIMENT = flags.DEFINE_string(
@@ -84,7 +85,9 @@ HELD_OUT_EVERY = flags.DEFINE_integer(
 EMBED = flags.DEFINE_string(
     "embed",
     None,
-    "MODULE:FUNCTION that makes embeddings of captions of --held_out, for a run on embeddings",
+    "for a run on embeddings of captions: a folder that `sora import` made, to embed captions in "
+    "the step where the set has no embeddings; it, or MODULE:FUNCTION, also embeds those of "
+    "--held_out",
     flag_values=FLAGS,
 )
 PROFILE_STEPS = flags.DEFINE_string(
@@ -118,12 +121,12 @@ def main(argv: Sequence[str]) -> None:
     keep_on_disk()
     experiment = load_experiment(EXPERIMENT.value, SET.value)
     clips = open_clips(DATA.value, experiment.data)
-    held_out = None
+    embed, held_out = open_embedder(EMBED.value), None
     if HELD_OUT.value is not None:
         clips_of_it, count = ClipSet(HELD_OUT.value), experiment.evaluation.prompts
         examples = longest_examples(clips_of_it, experiment.data, count)
-        held_out = HeldOut(examples, HELD_OUT_EVERY.value, make_embedder(EMBED.value))
-    agree(_settings(experiment, clips))
+        held_out = HeldOut(examples, HELD_OUT_EVERY.value, embed)
+    agree({**_settings(experiment, clips), "--embed": embed.id if embed else ""})
     if is_first():
         print(f"{to_text(experiment)}fingerprint {fingerprint(experiment)}", flush=True)
     open_directory(experiment, clips, directory)
@@ -135,6 +138,7 @@ def main(argv: Sequence[str]) -> None:
         EXECUTABLES.value,
         held_out=held_out,
         start=local_path(START.value) if START.value else None,
+        embed=embed,
         profiled=profiled,
         stall_seconds=STALL_SECONDS.value,
     )
@@ -155,13 +159,18 @@ def train_stage(
     executables: str | None = None,
     held_out: HeldOut | None = None,
     start: Path | None = None,
+    embed: TextEmbedder | None = None,
     **watched: Any,
 ) -> None:
     """Trains a stage to its end; after the autoencoder, measures its latents. `executables`: the
     directory of programs made beforehand. `held_out`: clips to score as it goes. `start`: a run
-    whose autoencoder to start from. `watched`: fields of Run about how it is watched."""
-    make_run = vae_run if stage == "vae" else dit_run
-    made_run = dataclasses.replace(make_run(experiment, clips, directory), **watched)
+    whose autoencoder to start from. `embed`: as of `dit_run`. `watched`: fields of Run about how it
+    is watched."""
+    if stage == "vae":
+        made_run = vae_run(experiment, clips, directory)
+    else:
+        made_run = dit_run(experiment, clips, directory, embed)
+    made_run = dataclasses.replace(made_run, **watched)
     if start is not None:
         made_run = started_from(made_run, experiment, start)
     if held_out is not None:

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import ml_dtypes
 import numpy as np
 
+from sora_jax.data.json_tokenizer import JsonTokenizer
+from sora_jax.data.tokenizer import Tokenizer
 from sora_jax.errors import ConfigError
 from sora_jax.types import Text
 
@@ -25,6 +27,12 @@ class TextEmbedder(Protocol):
     def __call__(self, captions: Sequence[str]) -> Sequence[np.ndarray]: ...
 
 
+class TokenEmbedder(TextEmbedder, Protocol):
+    """One that makes token ids of captions first: batches may bring these, to embed on devices."""
+
+    tokenizer: Tokenizer | JsonTokenizer
+
+
 def make_embedder(place: str | None) -> TextEmbedder | None:
     """What the function at MODULE:FUNCTION makes; None of None.
 
@@ -40,7 +48,7 @@ def make_embedder(place: str | None) -> TextEmbedder | None:
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
             f"--embed {place!r} makes no embedder ({error}): give MODULE:FUNCTION, a function "
-            "without arguments of a module that Python finds"
+            "without arguments of a module that Python finds, or a folder that `sora import` made"
         ) from error
     return made
 

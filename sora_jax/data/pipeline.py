@@ -20,7 +20,7 @@ import numpy as np
 
 from sora_jax.data.bad_records import TRIES, BadRecords
 from sora_jax.data.buckets import Bucket, DataConfig, Period, sources_by_period, weights_by_period
-from sora_jax.data.captions import filled_up
+from sora_jax.data.captions import TokenEmbedder, filled_up
 from sora_jax.data.mixture import Clips
 from sora_jax.data.schedule import Schedule
 from sora_jax.data.schema import DataError, Described
@@ -47,6 +47,7 @@ class Steps:
         curriculum: Sequence[Period] = (),
         tokens: Callable[[np.ndarray], np.ndarray] | None = None,
         embedded: bool = False,
+        reader: TokenEmbedder | None = None,
     ) -> None:
         """Checks everything that later reads rely on; reads no record.
 
@@ -63,6 +64,7 @@ class Steps:
             tokens: of a set of latents, what makes a batch of them, [b, t, h, w, c], normalised
                 patches [b, n, c].
             embedded: captions are the set's embeddings of them, not token ids.
+            reader: whose token ids captions are, in place of those of the set's tokenizer.
 
         Raises:
             DataError: the set has no record for one of the buckets, or holds latents and `tokens`
@@ -76,6 +78,8 @@ class Steps:
         self.batch_clips = tuple(batch_clips)
         self.buckets = tuple(range(len(config.buckets)) if buckets is None else buckets)
         self._latents, self._tokens = latents, tokens
+        self.tokenizer = reader.tokenizer if reader else clips.tokenizer
+        self._reader_id = reader.id if reader else None
         self._empty_caption = clips.empty_caption() if embedded else None
         if tokens is None:
             clips.require_pixels("this stage of training")
@@ -138,6 +142,7 @@ class Steps:
             "buckets": self.buckets,
             "curriculum": [dataclasses.asdict(period) for period in self.curriculum],
             "set": self.clips.id,
+            **({"captions": self._reader_id} if self._reader_id else {}),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -196,7 +201,7 @@ class Steps:
         """Token ids [b, l] of captions, or their embeddings."""
         empty, length = self._empty_caption, self.config.text_length
         if empty is None:
-            return self.clips.tokenizer.encode(captions, length)
+            return self.tokenizer.encode(captions, length)
         pairs = zip(records, captions, strict=True)
         return filled_up([record.text if text else empty for record, text in pairs], length)
 

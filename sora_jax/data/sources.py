@@ -249,7 +249,8 @@ class ClipSet:
         if self.manifest.empty_caption is None:
             raise DataError(
                 f"{self.directory} holds no embeddings of captions: make it with "
-                "sora encode --embed, or train with text.source=encoder"
+                "sora encode --embed, embed in the step with an encoder that `sora import` made "
+                "(--embed), or train with text.source=encoder"
             )
         text: np.ndarray = np.load(self.directory / self.manifest.empty_caption.file)
         return text

@@ -23,8 +23,8 @@ class Tokenizer:
     """Encodes captions. The model is bytes, so that it travels inside sets and checkpoints."""
 
     def __init__(self, model: bytes) -> None:
-        """Raises DataError if the bytes are not a SentencePiece model whose padding and end are ours.
-        What stands for the unknown is any piece: other projects' models have it elsewhere."""
+        """Raises DataError if the bytes are not a SentencePiece model whose padding and end are
+        ours. The unknown may be any piece: other projects' models have it elsewhere."""
         self.model = model
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)

@@ -1,13 +1,11 @@
 """The trained model as one tree: text encoder, if there is one, and diffusion transformer."""
 
 import jax
-import jax.numpy as jnp
-from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from sora_jax.models.dit import DiT, DiTConfig
-from sora_jax.models.text import TextConfig, TextEncoder
+from sora_jax.models.text import TextConfig, TextEncoder, encode_rows
 from sora_jax.types import Layout, Text
 
 
@@ -35,13 +33,7 @@ class Generator(nnx.Module):
             return text
         assert not isinstance(text, Text)
         with jax.named_scope("text"):
-            each = self.text(rearrange(text, "b (s l) -> (b s) l", s=clips))
-        segments = rearrange(each.segments, "(b s) l -> b s l", s=clips)
-        segments = segments * jnp.arange(1, clips + 1)[:, None]
-        return Text(
-            embeddings=rearrange(each.embeddings, "(b s) l d -> b (s l) d", s=clips),
-            segments=rearrange(segments, "b s l -> b (s l)"),
-        )
+            return encode_rows(self.text, text, clips)
 
     def __call__(
         self, tokens: Float[Array, "b n c"], layout: Layout, text: Text

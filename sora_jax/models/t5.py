@@ -1,10 +1,10 @@
 """Token ids -> text embeddings by the encoder of T5 v1.1 or umT5: large, and trained elsewhere.
 
 T5 (arXiv:1910.10683) in version 1.1 has a gated GELU in the feed-forward part (arXiv:2002.05202)
-and no tied output; umT5 (openreview kXwdL1cWOAi) gives every block a table of position biases, where
-T5 has one for all. Neither has biases or means in its norms, nor divides logits by the root of the
-head width. Weights of theirs come in by `sora import`; the small encoder of text.py is what a run
-trains along.
+and no tied output; umT5 (openreview.net/forum?id=kXwdL1cWOAi) gives every block a table of position
+biases, where T5 has one for all. Neither has biases in its maps or means in its norms, nor divides
+logits by the root of the head width. Their weights come in by `sora import`; the small encoder of
+text.py is what a run trains along.
 """
 
 import dataclasses
@@ -25,14 +25,16 @@ from sora_jax.nn.stack import apply_stack, stack
 from sora_jax.sharding.rules import caption_axis, constrain, parameter_shardings
 from sora_jax.types import Text
 
+Compute = Literal["float32", "bfloat16"]
+
 
 @dataclasses.dataclass(frozen=True)
 class T5Config:
     """Sizes of an encoder. The heads together need not be as wide as the rest.
 
-    `vocabulary`: rows of the table of embeddings, some of which no token has. `hidden`: width of the
-    feed-forward part. `shared_bias`: one table of position biases for all blocks, as in T5; not so
-    in umT5. `compute`: dtype of matmuls, and of the matrices in memory.
+    `vocabulary`: rows of the table of embeddings, some of which no token has. `hidden`: width of
+    the feed-forward part. `shared_bias`: one table of position biases for all blocks, as in T5 and
+    not in umT5. `compute`: dtype of matmuls, and of the matrices in memory.
     """
 
     vocabulary: int
@@ -42,7 +44,7 @@ class T5Config:
     head_width: int
     hidden: int
     shared_bias: bool
-    compute: Literal["float32", "bfloat16"] = "bfloat16"
+    compute: Compute = "bfloat16"
 
     def __post_init__(self) -> None:
         for field in ("vocabulary", "width", "depth", "heads", "head_width", "hidden"):
@@ -84,6 +86,7 @@ class T5Block(nnx.Module):
             for project in (self.query, self.key, self.value)
         )
         table = shared if self.position_bias is None else self.position_bias[...]
+        assert table is not None
         bias = rearrange(table[buckets].astype(jnp.float32), "q s h -> 1 h q s")
         logits = jnp.einsum("bqhk,bshk->bhqs", q, k, preferred_element_type=jnp.float32)
         # Finite where masked: a row of nothing but padding makes no NaN.

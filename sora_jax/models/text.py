@@ -5,6 +5,7 @@ door: `TextConfig(source="given")` leaves this module out, and batches bring `Te
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -128,3 +129,17 @@ class TextEncoder(nnx.Module):
         x = apply_stack(self.blocks, x, bias, remat="full" if again else "none", unroll=not again)
         x = constrain(self.norm(x), "rows", None, None)
         return Text(embeddings=x, segments=present.astype(jnp.int32))
+
+
+def encode_rows(
+    encode: Callable[[Int[Array, "b l"]], Text], ids: Int[Array, "b l"], clips: int
+) -> Text:
+    """Embeddings of rows that hold captions of `clips` clips each, one after another: every caption
+    is encoded alone, and its segment is the number of its clip."""
+    each = encode(rearrange(ids, "b (s l) -> (b s) l", s=clips))
+    segments = rearrange(each.segments, "(b s) l -> b s l", s=clips)
+    segments = segments * jnp.arange(1, clips + 1)[:, None]
+    return Text(
+        embeddings=rearrange(each.embeddings, "(b s) l d -> b (s l) d", s=clips),
+        segments=rearrange(segments, "b s l -> b (s l)"),
+    )

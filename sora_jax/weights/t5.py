@@ -1,8 +1,8 @@
 """Encoders of T5 v1.1 and umT5 as Hugging Face lays them in a folder, read into ours.
 
-    config.json                              sizes, and which of the two it is
-    *.safetensors                            one file, or several and an index; a decoder is ignored
-    spiece.model, or else tokenizer.json     here, or in the `tokenizer` folder beside this one
+config.json                              sizes, and which of the two it is
+*.safetensors                            one file, or several and an index; a decoder is ignored
+spiece.model, or else tokenizer.json     here, or in the `tokenizer` folder beside this one
 """
 
 import json
@@ -17,7 +17,7 @@ from sora_jax.data.json_tokenizer import JsonTokenizer
 from sora_jax.data.schema import DataError
 from sora_jax.data.tokenizer import Tokenizer
 from sora_jax.errors import UserError
-from sora_jax.models.t5 import T5Config, T5Encoder
+from sora_jax.models.t5 import Compute, T5Config, T5Encoder
 from sora_jax.models.text import MAX_DISTANCE, NUM_BUCKETS
 from sora_jax.weights.safetensors_files import read_arrays, stored_shapes
 
@@ -55,9 +55,7 @@ IN_BLOCK = {
 EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight")
 
 
-def read_config(
-    folder: Path, kind: Kind, compute: Literal["float32", "bfloat16"] = "bfloat16"
-) -> T5Config:
+def read_config(folder: Path, kind: Kind, compute: Compute = "bfloat16") -> T5Config:
     """Sizes of the encoder in a folder.
 
     Raises:
@@ -80,7 +78,7 @@ def read_config(
             raise UserError(
                 f"{path}: {field} is {found!r}, and only encoders with {wanted!r} can be imported"
             )
-    sizes = {ours: content.get(theirs) for ours, theirs in SIZES.items()}
+    sizes: dict[str, Any] = {ours: content.get(theirs) for ours, theirs in SIZES.items()}
     for ours, size in sizes.items():
         if not isinstance(size, int):
             raise UserError(f"{path}: {SIZES[ours]} is {size!r}, for a whole number")

@@ -1,0 +1,67 @@
+"""bring in another project's weights, checked, as a folder of ours.
+
+    sora import t5 DIR --output OUT      the encoder of T5 v1.1
+    sora import umt5 DIR --output OUT    that of umT5
+
+DIR has config.json, safetensors (one file, or several and an index) and spiece.model or
+tokenizer.json, as Hugging Face lays them; a decoder is left out. Names, shapes and numbers are all
+checked, and OUT is made whole or not at all. It is then what `sora encode`, `train`, `sample` and
+`evaluate` take for --embed, split over any mesh.
+"""
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from sora_jax.cli.main import run
+from sora_jax.config import ConfigError
+from sora_jax.errors import nearest
+from sora_jax.files import local_path
+from sora_jax.weights.t5 import Kind
+from sora_jax.weights.text_encoders import import_encoder
+
+FLAGS = flags.FlagValues()
+OUTPUT = flags.DEFINE_string("output", None, "folder to make", flag_values=FLAGS)
+DTYPE = flags.DEFINE_enum(
+    "dtype",
+    "bfloat16",
+    ["bfloat16", "float32"],
+    "what a text encoder keeps its matrices in, and computes in",
+    flag_values=FLAGS,
+)
+TOKENIZER = flags.DEFINE_string(
+    "tokenizer", None, "folder with a text encoder's tokenizer (default: DIR)", flag_values=FLAGS
+)
+
+
+def _text_encoder(kind: Kind, source: Path, output: Path) -> str:
+    tokenizer = local_path(TOKENIZER.value) if TOKENIZER.value else source
+    dtype: Any = DTYPE.value
+    return import_encoder(kind, source, output, dtype, tokenizer)
+
+
+# Of each kind what makes one folder of another, and tells of it in a line.
+IMPORTERS: dict[str, Callable[[Path, Path], str]] = {
+    "t5": functools.partial(_text_encoder, "t5"),
+    "umt5": functools.partial(_text_encoder, "umt5"),
+}
+
+
+def main(argv: Sequence[str]) -> None:
+    """Imports one folder."""
+    kinds = ", ".join(IMPORTERS)
+    if len(argv) != 3 or OUTPUT.value is None:
+        raise ConfigError(f"sora import needs a kind ({kinds}), a folder, and --output")
+    _, kind, source = argv
+    if kind not in IMPORTERS:
+        hint = nearest(kind, IMPORTERS) or f"; there are: {kinds}"
+        raise ConfigError(f"there is no import of '{kind}'{hint}")
+    print(IMPORTERS[kind](local_path(source), local_path(OUTPUT.value)))
+
+
+if __name__ == "__main__":
+    run(sys.modules[__name__], sys.argv[1:])

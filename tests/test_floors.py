@@ -72,3 +72,12 @@ def test_a_floor_imports_only_the_floors_below_it() -> None:
     command = [str(Path(sys.executable).with_name("lint-imports")), "--no-logo", "--no-cache"]
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)
     assert result.returncode == 0, result.stdout
+
+
+def test_training_imports_without_the_libraries_of_other_projects_weights() -> None:
+    blocked = ("safetensors", "tokenizers")
+    script = SCRIPT.format(blocked=blocked, modules=("sora_jax.cli.train", "sora_jax.cli.sample"))
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr

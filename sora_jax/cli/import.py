@@ -19,10 +19,8 @@ from absl import flags
 
 from sora_jax.cli.main import run
 from sora_jax.config import ConfigError
-from sora_jax.errors import nearest
+from sora_jax.errors import UserError, nearest
 from sora_jax.files import local_path
-from sora_jax.weights.t5 import Kind
-from sora_jax.weights.text_encoders import import_encoder
 
 FLAGS = flags.FlagValues()
 OUTPUT = flags.DEFINE_string("output", None, "folder to make", flag_values=FLAGS)
@@ -38,7 +36,9 @@ TOKENIZER = flags.DEFINE_string(
 )
 
 
-def _text_encoder(kind: Kind, source: Path, output: Path) -> str:
+def _text_encoder(kind: Any, source: Path, output: Path) -> str:
+    from sora_jax.weights.t5 import import_encoder
+
     tokenizer = local_path(TOKENIZER.value) if TOKENIZER.value else source
     dtype: Any = DTYPE.value
     return import_encoder(kind, source, output, dtype, tokenizer)
@@ -60,7 +60,10 @@ def main(argv: Sequence[str]) -> None:
     if kind not in IMPORTERS:
         hint = nearest(kind, IMPORTERS) or f"; there are: {kinds}"
         raise ConfigError(f"there is no import of '{kind}'{hint}")
-    print(IMPORTERS[kind](local_path(source), local_path(OUTPUT.value)))
+    try:
+        print(IMPORTERS[kind](local_path(source), local_path(OUTPUT.value)))
+    except ModuleNotFoundError as error:
+        raise UserError(f'sora import needs {error.name}: pip install "sora_jax[eval]"') from error
 
 
 if __name__ == "__main__":

@@ -5,11 +5,14 @@ config.json                              sizes, and which of the two it is
 spiece.model, or else tokenizer.json     here, or in the `tokenizer` folder beside this one
 """
 
+import dataclasses
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
 import numpy as np
 
 from sora_jax.checkpoints import named
@@ -17,9 +20,11 @@ from sora_jax.data.json_tokenizer import JsonTokenizer
 from sora_jax.data.schema import DataError
 from sora_jax.data.tokenizer import Tokenizer
 from sora_jax.errors import UserError
-from sora_jax.models.t5 import Compute, T5Config, T5Encoder
+from sora_jax.models.t5 import Compute, T5Config, T5Encoder, abstract_encoder
 from sora_jax.models.text import MAX_DISTANCE, NUM_BUCKETS
+from sora_jax.sharding.mesh import MeshConfig, make_mesh
 from sora_jax.weights.safetensors_files import read_arrays, stored_shapes
+from sora_jax.weights.text_encoders import save_encoder
 
 Kind = Literal["t5", "umt5"]
 SIZES = {
@@ -53,6 +58,34 @@ IN_BLOCK = {
 }
 # One table by two names, of which files hold either or both.
 EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight")
+
+
+def import_encoder(
+    kind: Kind, source: Path, output: Path, compute: Compute, tokenizer: Path
+) -> str:
+    """Writes the encoder in a folder of Hugging Face's as a folder of ours, whole or not at all.
+    `tokenizer`: the folder that has it. Returns a line about what was made.
+
+    Raises:
+        UserError: `source` is of another model, partial or damaged, or `output` cannot be written.
+    """
+    if output.exists():
+        raise UserError(f"{output} is there already: choose another --output, or remove it")
+    config = read_config(source, kind, compute)
+    captions = read_tokenizer(tokenizer, config)
+    abstract = abstract_encoder(config, make_mesh(MeshConfig()))
+    shardings = {name: leaf.sharding for name, leaf in named(abstract).items()}
+    # Over all that decides what it makes of captions.
+    digest = hashlib.sha256(json.dumps([kind, dataclasses.asdict(config)]).encode())
+    digest.update(captions.model)
+    arrays = {}
+    for name, array in read_parameters(source, abstract):
+        digest.update(name.encode() + array.tobytes())
+        arrays[name] = jax.device_put(array, shardings[name])
+    encoder_id = f"{kind}-{digest.hexdigest()[:12]}"
+    save_encoder(output, encoder_id, config, arrays, captions)
+    count = sum(array.size for array in arrays.values())
+    return f"{output}: {encoder_id}, {count:,} parameters, {compute}, {config.width} wide"
 
 
 def read_config(folder: Path, kind: Kind, compute: Compute = "bfloat16") -> T5Config:

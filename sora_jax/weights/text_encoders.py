@@ -7,7 +7,6 @@ tokenizer.model or tokenizer.json
 
 import dataclasses
 import functools
-import hashlib
 import json
 import os
 import shutil
@@ -29,13 +28,12 @@ from sora_jax.data.json_tokenizer import JsonTokenizer
 from sora_jax.data.tokenizer import Tokenizer
 from sora_jax.errors import UserError
 from sora_jax.files import write_json
-from sora_jax.models.t5 import Compute, T5Config, T5Encoder, abstract_encoder
+from sora_jax.models.t5 import T5Config, T5Encoder, abstract_encoder
 from sora_jax.saved_arrays import array_handler, as_saved, read_arrays, read_metadata
 from sora_jax.sharding.checksums import checksums
 from sora_jax.sharding.mesh import MeshConfig, make_mesh
 from sora_jax.sharding.rules import mesh_of, replicated
 from sora_jax.types import Text
-from sora_jax.weights import t5
 
 CONFIG_FILE, WEIGHTS = "config.json", "weights"
 TOKENIZERS: dict[str, type[Tokenizer] | type[JsonTokenizer]] = {
@@ -47,58 +45,38 @@ ROWS = 16  # of a batch of captions
 SHORTEST = 16  # tokens of a batch of captions; longer ones are of twice as many, and so on
 
 
-def import_encoder(
-    kind: t5.Kind,
-    source: Path,
+def save_encoder(
     output: Path,
-    compute: Compute,
-    tokenizer: Path,
-) -> str:
-    """Writes the encoder in a folder of Hugging Face's as a folder of ours, whole or not at all.
-    `tokenizer`: the folder that has it. Returns a line about what was made.
+    encoder_id: str,
+    config: T5Config,
+    arrays: dict[str, jax.Array],
+    tokenizer: Tokenizer | JsonTokenizer,
+) -> None:
+    """Writes an encoder's arrays, by name, and what belongs to them, whole or not at all.
 
     Raises:
-        UserError: `source` is of another model, partial or damaged, or `output` cannot be written.
+        UserError: it cannot be written.
     """
-    if output.exists():
-        raise UserError(f"{output} is there already: choose another --output, or remove it")
-    config = t5.read_config(source, kind, compute)
-    captions = t5.read_tokenizer(tokenizer, config)
-    abstract = abstract_encoder(config, make_mesh(MeshConfig()))
-    shardings = {name: leaf.sharding for name, leaf in named(abstract).items()}
-    digest = hashlib.sha256(json.dumps([kind, dataclasses.asdict(config)]).encode())
-    digest.update(captions.model)
-    arrays = {}
-    for name, array in t5.read_parameters(source, abstract):
-        digest.update(name.encode())
-        digest.update(array.tobytes())
-        arrays[name] = jax.device_put(array, shardings[name])
     content = {
-        "id": f"{kind}-{digest.hexdigest()[:12]}",
+        "id": encoder_id,
         "encoder": dataclasses.asdict(config),
         "checksums": checksums(arrays),
     }
+    [file] = [name for name, kind in TOKENIZERS.items() if type(tokenizer) is kind]
     partial = output.with_name(f".{output.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        _save(partial / WEIGHTS, arrays)
-        [file] = [file for file, its_kind in TOKENIZERS.items() if type(captions) is its_kind]
-        (partial / file).write_bytes(captions.model)
+        checkpointer = ocp.Checkpointer(array_handler())
+        checkpointer.save(epath.Path(partial.absolute() / WEIGHTS), args=as_saved(arrays))
+        checkpointer.close()
+        (partial / file).write_bytes(tokenizer.model)
         write_json(partial / CONFIG_FILE, content)
         os.rename(partial, output)
-    except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # the latter is TensorStore's of a full disk
+        raise UserError(f"cannot write {output}: {getattr(error, 'strerror', error)}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    count = sum(array.size for array in arrays.values())
-    return f"{output}: {content['id']}, {count:,} parameters, {compute}, {config.width} wide"
-
-
-def _save(path: Path, arrays: dict[str, Any]) -> None:
-    checkpointer = ocp.Checkpointer(array_handler())
-    checkpointer.save(epath.Path(path.absolute()), args=as_saved(arrays))
-    checkpointer.close()
 
 
 class ImportedEncoder:
@@ -109,7 +87,7 @@ class ImportedEncoder:
     """
 
     def __init__(self, directory: Path) -> None:
-        """Raises UserError if the folder is none that `import_encoder` made."""
+        """Raises UserError if the folder is none that `save_encoder` made."""
         self.directory = directory
         try:
             content = json.loads((directory / CONFIG_FILE).read_bytes())

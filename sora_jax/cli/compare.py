@@ -45,7 +45,10 @@ DATA = flags.DEFINE_string(
     "data", None, "set of clips to compare on, in place of the world", flag_values=FLAGS
 )
 EMBED = flags.DEFINE_string(
-    "embed", None, "MODULE:FUNCTION that makes embeddings of captions", flag_values=FLAGS
+    "embed",
+    None,
+    "folder that `sora import` made, or MODULE:FUNCTION, that makes embeddings of captions",
+    flag_values=FLAGS,
 )
 SET = flags.DEFINE_multi_string(
     "set", [], "change every run's experiment: --set evaluation.prompts=16", flag_values=FLAGS

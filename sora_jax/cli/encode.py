@@ -1,13 +1,14 @@
 """write the latents of a set, to train on in place of its clips.
 
-    sora encode --workdir runs/mine --data SET --output LATENTS [--embed MODULE:FUNCTION]
+    sora encode --workdir runs/mine --data SET --output LATENTS [--embed OUT]
 
 The run's trained autoencoder encodes every clip once, and LATENTS is a set of the same clips, in
 the same order, for `sora train --stage dit --data LATENTS` of any run with that autoencoder. Clips
 that cannot be read or decoded are left out, and stand in its ledger. On several hosts every host is
 given the same command, and sees the same LATENTS. A job that was stopped goes on where it was when
 the command is given again, on as many hosts or others. With --embed captions are embedded too, for
-experiments with text.source=given; data/captions.py says what such a function makes.
+experiments with text.source=given: by an encoder that `sora import` made, or by what a function
+makes, MODULE:FUNCTION; data/captions.py says what that is.
 """
 
 import sys
@@ -35,7 +36,8 @@ OUTPUT = flags.DEFINE_string("output", None, "directory of the latents", flag_va
 EMBED = flags.DEFINE_string(
     "embed",
     None,
-    "MODULE:FUNCTION that makes a TextEmbedder, to embed the captions too",
+    "folder that `sora import` made, or MODULE:FUNCTION that makes a TextEmbedder, to embed the "
+    "captions too",
     flag_values=FLAGS,
 )
 SET = flags.DEFINE_multi_string(

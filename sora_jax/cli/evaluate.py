@@ -55,7 +55,8 @@ DATA = flags.DEFINE_string(
 EMBED = flags.DEFINE_string(
     "embed",
     None,
-    "MODULE:FUNCTION that makes embeddings of captions, for a run that was trained on them",
+    "folder that `sora import` made, or MODULE:FUNCTION, that makes embeddings of captions, for a "
+    "run that was trained on them",
     flag_values=FLAGS,
 )
 EXPERIMENT = flags.DEFINE_string(

@@ -51,7 +51,8 @@ PROMPTS_FILE = flags.DEFINE_string(
 EMBED = flags.DEFINE_string(
     "embed",
     None,
-    "MODULE:FUNCTION that makes embeddings of captions, for a run that was trained on them",
+    "folder that `sora import` made, or MODULE:FUNCTION, that makes embeddings of captions, for a "
+    "run that was trained on them",
     flag_values=FLAGS,
 )
 IMAGE = flags.DEFINE_string("image", None, "image to begin with", flag_values=FLAGS)

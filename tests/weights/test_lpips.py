@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 
 from sora_jax.errors import UserError
+from sora_jax.eval.codecs import jpeg
+from sora_jax.eval.perceptual import clip_distances
+from sora_jax.eval.reconstruction import levels_of, psnr
 from sora_jax.models.lpips import LPIPS, weight_shapes
 from sora_jax.weights.lpips import load_lpips, read_lpips
 from tests.eval.test_efficientnet import torch_file
@@ -121,3 +124,22 @@ def test_without_weights_there_is_no_network(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UserError, match="no weights of LPIPS of VGG16, and random ones"):
         load_lpips()
+
+
+@published
+def test_it_sees_otherwise_than_psnr() -> None:
+    """On a photograph: a shift by a pixel, which PSNR takes for the worst, is the nearest."""
+    from skimage import data, filters
+
+    photograph = data.astronaut()[50:242, 120:312]
+    blurred = filters.gaussian(photograph, 1.5, channel_axis=-1, preserve_range=True)
+    made = {
+        "shift": np.roll(photograph, 1, axis=1)[None],
+        "jpeg": jpeg(photograph[None], 8).video,
+        "blur": levels_of(blurred)[None],
+    }
+    model, truths = load_lpips().model, [photograph[None]] * len(made)
+    found = dict(zip(made, clip_distances(model, list(made.values()), truths), strict=True))
+    assert found == pytest.approx({"shift": 0.012, "jpeg": 0.273, "blur": 0.402}, abs=2e-3)
+    decibels = {name: psnr(clip, truths[0]) for name, clip in made.items()}
+    assert decibels == pytest.approx({"shift": 22.7, "jpeg": 25.6, "blur": 25.9}, abs=0.1)

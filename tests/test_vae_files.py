@@ -16,6 +16,7 @@ from sora_jax.errors import UserError
 from sora_jax.models.vae import VAE, to_uint8, to_unit
 from sora_jax.sample import stream
 from sora_jax.sample.mp4 import Mp4Writer
+from sora_jax.sharding.mesh import MeshConfig, make_mesh
 from sora_jax.vae_files import decode_file, encode_file
 from tests.tiny import randomised
 from tests.tiny_videos import CODER, CONFIG, clip, parts, write
@@ -65,14 +66,33 @@ class StoppedError(Exception):
     pass
 
 
-@pytest.mark.parametrize("runs", [0, 1, 4, 5])
+IN_BFLOAT16 = dataclasses.replace(CONFIG, compute="bfloat16")
+CODERS = {
+    "one device": CODER,
+    "split pictures in bfloat16": dataclasses.replace(
+        CODER,
+        vae=randomised(lambda rngs: VAE(IN_BFLOAT16, rngs=rngs), deviation=0.1),
+        mesh=make_mesh(MeshConfig(fsdp=1, context=8)),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "runs"), [*(("one device", runs) for runs in (0, 1, 4, 5)), (list(CODERS)[1], 3)]
+)
 @pytest.mark.parametrize("what", ["encode", "decode"])
 def test_a_job_that_is_stopped_goes_on_to_the_same_bits(
-    what: str, runs: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+    what: str,
+    name: str,
+    runs: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: Any,
 ) -> None:
-    source = write(tmp_path / "in.mkv", clip(38))
-    encode_file(source, tmp_path / "whole", CODER)
-    decode_file(tmp_path / "whole", tmp_path / "whole.mp4", CODER)
+    coder = CODERS[name]
+    source = write(tmp_path / "in.mkv", clip(38, 16, 32))
+    encode_file(source, tmp_path / "whole", coder)
+    decode_file(tmp_path / "whole", tmp_path / "whole.mp4", coder)
     counter = itertools.count()
     program = getattr(stream, f"{what}_chunk")
 
@@ -83,9 +103,9 @@ def test_a_job_that_is_stopped_goes_on_to_the_same_bits(
 
     def job() -> None:
         if what == "encode":
-            encode_file(source, tmp_path / "parts", CODER)
+            encode_file(source, tmp_path / "parts", coder)
         else:
-            decode_file(tmp_path / "whole", tmp_path / "parts.mp4", CODER)
+            decode_file(tmp_path / "whole", tmp_path / "parts.mp4", coder)
 
     with monkeypatch.context() as patch:
         patch.setattr(vae_files, f"{what}_chunk", stopping)

@@ -50,7 +50,10 @@ def test_a_video_goes_there_and_back_over_eight_devices(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["shrink"], "'sora vae shrink' is not understood: give encode VIDEO, decode LATENTS"),
+        (
+            ["shrink"],
+            "'sora vae shrink' is not understood: give encode VIDEO, decode LATENTS, score or",
+        ),
         (["encode"], "'sora vae encode' is not understood"),
         (["encode", "in.mp4"], "sora vae needs --run, .* and --output"),
         (["decode", "x", "--run=run", "--output=out.avi"], "out.avi: decode writes an .mp4"),

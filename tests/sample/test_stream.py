@@ -29,7 +29,7 @@ from sora_jax.sharding.mesh import MeshConfig, make_mesh, picture_mesh
 from sora_jax.sharding.rules import clips_sharding
 from tests.tiny import one_device_mesh, randomised
 
-CONFIG = VAEConfig(channels=4, widths=(8, 6), folds=((2, 2), (2, 2)), blocks=2)
+CONFIG = VAEConfig(channels=4, widths=(8, 4), folds=((2, 2), (2, 2)), shortcuts=True)
 STATISTICS = LatentStatistics(jnp.full(4, 0.1), jnp.full(4, 1.3))
 PATCH, SIDE = 2, 32
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float, Int
@@ -50,13 +51,18 @@ class TextConfig:
 
 def relative_buckets(length: int) -> Int[Array, "l l"]:
     """T5's two-sided buckets of (key - query) distance (arXiv:1910.10683, 2.1): exact when near,
-    logarithmic to MAX_DISTANCE when far."""
-    distance = jnp.arange(length)[None, :] - jnp.arange(length)[:, None]
+    logarithmic to MAX_DISTANCE when far.
+
+    Logarithms are the host's: one that is a bit too small would move 16, 32 and 64, where buckets
+    begin, into those before, and weights that were trained elsewhere know only where they begin.
+    """
     half, exact = NUM_BUCKETS // 2, NUM_BUCKETS // 4
-    size = jnp.abs(distance)
-    ratio = jnp.log(jnp.maximum(size, 1) / exact) / jnp.log(MAX_DISTANCE / exact)
-    far = jnp.minimum(exact + (ratio * (half - exact)).astype(int), half - 1)
-    return half * (distance > 0) + jnp.where(size < exact, size, far)
+    size = np.arange(length)
+    ratio = np.log(np.maximum(size, 1) / exact) / np.log(MAX_DISTANCE / exact)
+    far = np.minimum(exact + (ratio * (half - exact)).astype(int), half - 1)
+    of_size = jnp.asarray(np.where(size < exact, size, far))
+    distance = jnp.arange(length)[None, :] - jnp.arange(length)[:, None]
+    return half * (distance > 0) + of_size[jnp.abs(distance)]
 
 
 def nearness(heads: int) -> Float[Array, "buckets h"]:

@@ -1,8 +1,12 @@
 """Encoders of T5 v1.1 and umT5 as Hugging Face lays them in a folder, read into ours.
 
-config.json                              sizes, and which of the two it is
-*.safetensors                            one file, or several and an index; a decoder is ignored
-spiece.model, or else tokenizer.json     here, or in the `tokenizer` folder beside this one
+A folder holds
+
+    config.json                              sizes, and which of the two it is
+    *.safetensors                            one file, or several and an index
+    spiece.model, or else tokenizer.json     or these are in another folder, which is named
+
+Of a whole model the decoder is left out.
 """
 
 import dataclasses
@@ -56,6 +60,10 @@ IN_BLOCK = {
     "up.kernel": "layer.1.DenseReluDense.wi_1",
     "down.kernel": "layer.1.DenseReluDense.wo",
 }
+OUTSIDE_BLOCKS = {
+    "position_bias": f"encoder.block.0.{IN_BLOCK['position_bias']}",  # of all, where it is shared
+    "norm.scale": "encoder.final_layer_norm",
+}
 # One table by two names, of which files hold either or both.
 EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight")
 
@@ -80,7 +88,8 @@ def import_encoder(
     digest.update(captions.model)
     arrays = {}
     for name, array in read_parameters(source, abstract):
-        digest.update(name.encode() + array.tobytes())
+        digest.update(name.encode())
+        digest.update(array.reshape(-1).view(np.uint8))
         arrays[name] = jax.device_put(array, shardings[name])
     encoder_id = f"{kind}-{digest.hexdigest()[:12]}"
     save_encoder(output, encoder_id, config, arrays, captions)
@@ -157,8 +166,11 @@ def read_parameters(folder: Path, abstract: T5Encoder) -> Iterator[tuple[str, np
     """
     leaves = named(abstract)
     stored = stored_shapes(folder)
-    names = {name: _their_names(name, abstract.config.depth) for name in leaves}
-    names["embedding"] = [name for name in EMBEDDINGS if name in stored] or [EMBEDDINGS[0]]
+    tables = [name for name in EMBEDDINGS if name in stored] or [EMBEDDINGS[0]]
+    names = {
+        name: tables if name == "embedding" else _their_names(name, abstract.config.depth)
+        for name in leaves
+    }
     shapes = {
         each: _their_shape(name, leaves[name].shape) for name in leaves for each in names[name]
     }
@@ -193,9 +205,7 @@ def _their_names(name: str, depth: int) -> list[str]:
     if _is_stacked(name):
         rest = IN_BLOCK[name.removeprefix("blocks.")]
         return [f"encoder.block.{layer}.{rest}.weight" for layer in range(depth)]
-    if name == "position_bias":
-        return [f"encoder.block.0.{IN_BLOCK[name]}.weight"]
-    return ["encoder.final_layer_norm.weight"]
+    return [f"{OUTSIDE_BLOCKS[name]}.weight"]
 
 
 def _their_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:

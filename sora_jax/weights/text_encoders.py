@@ -1,8 +1,10 @@
 """Text encoders that `sora import` brought in: a folder of them, and what makes embeddings by it.
 
-config.json                          kind, sizes, id, and a checksum of every array
-weights/                             arrays as Orbax writes them, read straight into shardings
-tokenizer.model or tokenizer.json
+A folder holds
+
+    config.json                          sizes, id, and a checksum of every array
+    weights/                             arrays as Orbax writes them, read straight into shardings
+    tokenizer.model or tokenizer.json    of the captions
 """
 
 import dataclasses

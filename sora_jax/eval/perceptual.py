@@ -24,21 +24,33 @@ def clip_distances(
     model: LPIPS, videos: Sequence[Video], references: Sequence[Video]
 ) -> list[float]:
     """Of each clip to its reference, all of one height and width; of frames, the mean."""
-    counts = [len(video) for video in videos]
-    frames, truths = np.concatenate(videos), np.concatenate(references)
-    height, width = frames.shape[1:3]
-    rows = min(len(frames), max(1, PIXELS_AT_ONCE // (height * width)))
+    return column_distances(model, [videos], references)[0]
+
+
+def column_distances(
+    model: LPIPS, columns: Sequence[Sequence[Video]], references: Sequence[Video]
+) -> list[list[float]]:
+    """`clip_distances` of several columns of clips to the same references, which are described
+    once."""
+    counts = [len(reference) for reference in references]
+    made = np.stack([np.concatenate(videos) for videos in columns])
+    truths = np.concatenate(references)
+    frames, height, width = truths.shape[:3]
+    rows = min(frames, max(1, PIXELS_AT_ONCE // (height * width)))
     found = []
-    for start in range(0, len(frames), rows):
+    for start in range(0, frames, rows):
         # The last batch is filled up by repeating, so that a size compiles once.
-        chosen = np.minimum(np.arange(start, start + rows), len(frames) - 1)
-        found.append(to_host(_distances(model, frames[chosen], truths[chosen])))
-    each = np.concatenate(found)[: len(frames)]
-    return [float(part.mean()) for part in np.split(each, np.cumsum(counts)[:-1])]
+        chosen = np.minimum(np.arange(start, start + rows), frames - 1)
+        found.append(to_host(_distances(model, made[:, chosen], truths[chosen])))
+    each = np.concatenate(found, 1)[:, :frames]
+    by_clip = np.split(each, np.cumsum(counts)[:-1], axis=1)
+    means: list[list[float]] = np.stack([part.mean(1) for part in by_clip], 1).tolist()
+    return means
 
 
 @jax.jit
 def _distances(
-    model: LPIPS, frames: UInt8[Array, "n h w 3"], truths: UInt8[Array, "n h w 3"]
-) -> Float[Array, " n"]:
-    return model(to_unit(frames), to_unit(truths))
+    model: LPIPS, made: UInt8[Array, "k n h w 3"], truths: UInt8[Array, "n h w 3"]
+) -> Float[Array, "k n"]:
+    of_truths = model.features(to_unit(truths))
+    return jax.lax.map(lambda x: model.between(model.features(to_unit(x)), of_truths), made)

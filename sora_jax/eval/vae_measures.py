@@ -84,7 +84,12 @@ def measure(
     }
     scores: dict[str, Score] = {}
     for column, made in columns.items():
-        scores |= prefixed(column, scores_of(made, truths, describers))
+        scores |= prefixed(column, scores_of(made, truths))
+    lpips = describers.lpips
+    if lpips is not None and perceptual.measures(lpips, truths[0]):
+        found = perceptual.column_distances(lpips, list(columns.values()), truths)
+        for column, distances in zip(columns, found, strict=True):
+            scores[f"{column}lpips/{describers.lpips_name}"] = of_values(distances)
     for name, clips in coded.items():
         scores[f"{name}/bytes"] = of_values(each.size for each in clips)
     metrics = summary(scores) | {"clips": len(truths), "latent_bytes": budget}
@@ -93,18 +98,13 @@ def measure(
     return Measured(metrics, _exhibits(examples, columns, coded, shown))
 
 
-def scores_of(
-    made: Sequence[Video], truths: Sequence[Video], describers: Describers
-) -> dict[str, Score]:
-    """psnr_db and ssim; lpips/NAME, if there are weights and frames are large enough; of videos
-    flicker in levels of 255, and flicker_relative to the motion of all clips that move together."""
+def scores_of(made: Sequence[Video], truths: Sequence[Video]) -> dict[str, Score]:
+    """psnr_db and ssim; of videos flicker in levels of 255, and flicker_relative to the motion of
+    all clips that move together."""
     scores = {
         "psnr_db": of_values(map(psnr, made, truths)),
         "ssim": of_values(map(ssim, made, truths)),
     }
-    if describers.lpips is not None and perceptual.measures(describers.lpips, truths[0]):
-        distances = perceptual.clip_distances(describers.lpips, made, truths)
-        scores[f"lpips/{describers.lpips_name}"] = of_values(distances)
     if len(truths[0]) > 1:
         scores["flicker"] = of_values(map(flicker, made, truths))
         motions = np.array([motion(truth) for truth in truths])

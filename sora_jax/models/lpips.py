@@ -98,11 +98,15 @@ class LPIPS(nnx.Module):
         with jax.named_scope("lpips"):
             # One after the other: what no gradient flows to costs no backward pass.
             of_x, of_y = (self.features(each.reshape(-1, h, w, 3)) for each in (x, y))
-            distance = jnp.zeros(len(of_x[0]))
-            for head, first, second in zip(self.heads, of_x, of_y, strict=True):
-                square = jnp.square(_of_length_one(first) - _of_length_one(second))
-                distance += jnp.mean(square @ head[...], (1, 2))
-        return distance.reshape(batch)
+            return self.between(of_x, of_y).reshape(batch)
+
+    def between(self, of_x: list[Array], of_y: list[Array]) -> Float[Array, " n"]:
+        """Equation (1) from the features of both: those of a picture serve for many pairs."""
+        distance = jnp.zeros(len(of_x[0]))
+        for head, first, second in zip(self.heads, of_x, of_y, strict=True):
+            square = jnp.square(_of_length_one(first) - _of_length_one(second))
+            distance += jnp.mean(square @ head[...], (1, 2))
+        return distance
 
     def features(self, x: Float[Array, "n h w 3"]) -> list[Array]:
         """The channels of every stage, before they are made of length 1."""

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sora_jax.eval import perceptual
-from sora_jax.eval.perceptual import clip_distances, measures
+from sora_jax.eval.perceptual import clip_distances, column_distances, measures
 from sora_jax.models.lpips import LPIPS
 from sora_jax.models.vae import to_unit
 from tests import tiny_lpips
@@ -26,6 +26,8 @@ def test_it_is_the_mean_over_frames(at_once: int, monkeypatch: pytest.MonkeyPatc
     found = clip_distances(model, videos, truths)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert np.ptp(found) > 1e-3
+    columns = column_distances(model, [truths, videos], truths)
+    np.testing.assert_allclose(columns, [np.zeros(3), expected], rtol=1e-5, atol=1e-7)
 
 
 def test_frames_that_are_too_small_are_told() -> None:

@@ -68,7 +68,7 @@ def test_relative_flicker_is_of_all_motion_together() -> None:
         np.clip(each.astype(int) + np.arange(5)[:, None, None, None], 0, 255) for each in truths
     ]
     made = [each.astype(np.uint8) for each in made]
-    score = scores_of(made, truths, Describers())["flicker_relative"]
+    score = scores_of(made, truths)["flicker_relative"]
     flickers, motions = (
         sum(map(f, *a)) for f, a in ((flicker, (made, truths)), (motion, (truths,)))
     )

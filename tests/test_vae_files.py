@@ -112,9 +112,12 @@ def test_a_job_that_is_stopped_goes_on_to_the_same_bits(
         with pytest.raises(StoppedError):
             job()
     assert not (tmp_path / "parts.mp4").exists()
+    held = tmp_path / ("parts" if what == "encode" else "parts.mp4.parts")
+    (held / ".000000.npy.1.partial").write_text("of a job that was killed as it wrote")
     capsys.readouterr()
     job()
     assert (f"goes on after part {runs // 2}" in capsys.readouterr().out) == (runs >= 2)
+    assert not list(tmp_path.rglob("*.partial"))
     if what == "encode":
         found, expected = parts(tmp_path / "parts"), parts(tmp_path / "whole")
         assert [len(part) for part in expected] == [3, 4, 4]

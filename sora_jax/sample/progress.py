@@ -46,8 +46,11 @@ class Progress:
         self._arrays = _read_state(directory / STATE)
         self.parts = int(self._arrays[DONE]) if self._arrays else 0
         wait_for_all(f"have seen {directory}")  # before anyone writes there
-        if found is None and is_first():
-            write_json(directory / JOB, job)
+        if is_first():
+            for left in directory.glob(".*.partial"):  # by a job that was killed while it wrote
+                left.unlink()
+            if found is None:
+                write_json(directory / JOB, job)
 
     def part(self, number: int, suffix: str) -> Path:
         """Where a part is, or goes."""

@@ -15,7 +15,8 @@ from typing import Any
 from sora_jax.errors import ConfigError, nearest
 
 # Names the member of a union of dataclasses in plain data; a keyword, so no field can be called it.
-CLASS_KEY = "class"
+# A class that says `is_implied` goes without: its field, now a choice, reads and prints as before.
+CLASS_KEY, IMPLIED = "class", "is_implied"
 
 
 class _Word(str):
@@ -40,8 +41,18 @@ def _members(annotation: Any) -> tuple[Any, ...]:
     return (annotation,)
 
 
-def is_choice_of_configs(annotation: Any) -> bool:
-    return sum(dataclasses.is_dataclass(kind) for kind in _members(annotation)) > 1
+def _needs_name(value: Any, annotation: Any) -> bool:
+    """Return whether its field does not say of which class a config is."""
+    kinds = [kind for kind in _members(annotation) if dataclasses.is_dataclass(kind)]
+    return type(value) is not _implied(kinds)
+
+
+def _implied(configs: Sequence[Any]) -> Any:
+    """Return the class of these that is meant where none is named: the only one, or one that says
+    so; else None."""
+    said = [kind for kind in configs if getattr(kind, IMPLIED, False)]
+    (found,) = (configs if len(configs) == 1 else said) or (None,)
+    return found
 
 
 def item_annotation(annotation: Any, index: int) -> Any:
@@ -71,7 +82,7 @@ def to_plain(value: Any, annotation: Any, where: str) -> Any:
             name: to_plain(getattr(value, name), kind, join(where, name))
             for name, kind in annotations(type(value)).items()
         }
-        named = {CLASS_KEY: type(value).__name__} if is_choice_of_configs(annotation) else {}
+        named = {CLASS_KEY: type(value).__name__} if _needs_name(value, annotation) else {}
         return named | plain
     if isinstance(value, tuple):
         return [
@@ -107,7 +118,7 @@ def from_plain(value: Any, annotation: Any, where: str) -> Any:
 
 def _build(data: Mapping[str, Any], configs: list[Any], annotation: Any, where: str) -> Any:
     fields = {name: value for name, value in data.items() if name != CLASS_KEY}
-    named = data.get(CLASS_KEY, configs[0].__name__ if len(configs) == 1 else None)
+    named = data.get(CLASS_KEY, getattr(_implied(configs), "__name__", None))
     matching = [cls for cls in configs if cls.__name__ == named]
     if not matching:
         raise ConfigError(
@@ -228,7 +239,7 @@ def _read_node(node: ast.expr, text: str) -> Any:
 
 def leaves(value: Any, annotation: Any, where: str) -> Iterator[tuple[str, str]]:
     """Yield the dotted name and the printed value of every leaf, in the order of the fields."""
-    if is_config(value) and not is_choice_of_configs(annotation):
+    if is_config(value) and not _needs_name(value, annotation):
         for name, kind in annotations(type(value)).items():
             yield from leaves(getattr(value, name), kind, join(where, name))
     elif isinstance(value, tuple) and any(is_config(item) for item in value):

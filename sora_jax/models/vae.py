@@ -9,7 +9,7 @@ equals the whole one, and an image is a clip of one frame.
 import dataclasses
 import itertools
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,8 @@ class VAEConfig:
     `recompute`: the backward pass computes the inside of blocks again, also to the same numbers.
     """
 
+    is_implied: ClassVar[bool] = True  # experiments were saved before there was another
+
     channels: int = 16
     widths: tuple[int, ...] = (128, 256, 512)
     folds: tuple[tuple[int, int], ...] = ((1, 2), (2, 2), (2, 2))
@@ -68,6 +70,10 @@ class VAEConfig:
                     f"vae.shortcuts: {cells} cells of width {inputs} do not come down to width "
                     f"{outputs} by means over all {frames} frames: choose widths that divide"
                 )
+
+    def trained(self) -> "VAEConfig":
+        """This config with what does not decide the numbers at its default."""
+        return dataclasses.replace(self, convolution="direct", recompute=False)
 
     @property
     def temporal(self) -> int:
@@ -231,6 +237,8 @@ def _run(modules: Any, x: Array, states: State) -> tuple[Array, State]:
 class VAE(nnx.Module):
     """Encoder to the mean and log-variance of latents, and decoder back to pixels in [-1, 1]."""
 
+    log_variances = (-20.0, 10.0)  # the least and the most
+
     def __init__(self, config: VAEConfig, *, rngs: nnx.Rngs):
         self.config = config
         encoder: list[nnx.Module] = []
@@ -262,7 +270,7 @@ class VAE(nnx.Module):
         with jax.named_scope("vae_encode"):
             x, state = _run(self.encoder, video.astype(self.config.compute), state)
             mean, log_variance = jnp.split(self.to_moments(x).astype(jnp.float32), 2, -1)
-        return mean, jnp.clip(log_variance, -20.0, 10.0), state
+        return mean, jnp.clip(log_variance, *self.log_variances), state
 
     def decode_chunk(
         self, latents: Float[Array, "b s g v c"], state: State

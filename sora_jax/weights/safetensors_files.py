@@ -12,6 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from sora_jax.errors import UserError
+from sora_jax.weights.checks import check_finite, check_shapes
 
 SUFFIX = ".safetensors"
 
@@ -32,12 +33,7 @@ def read_arrays(
     """
     stored = stored_shapes(path)
     found = {n: shape for n, shape in stored.items() if n in shapes or not ignored(n)}
-    for name in sorted(shapes.keys() | found.keys()):
-        if found.get(name) != shapes.get(name):
-            raise UserError(
-                f"{path} is of another model: {name} is {found.get(name, 'missing')}, for "
-                f"{shapes.get(name, 'nothing of this name')}"
-            )
+    check_shapes(path, found, shapes)
     return _read(_files(path), shapes)
 
 
@@ -60,8 +56,7 @@ def _read(files: list[Path], shapes: Mapping[str, tuple[int, ...]]) -> Iterator:
                 if name not in shapes:
                     continue
                 array = file.get_tensor(name)
-                if not np.isfinite(array.astype(np.float32)).all():
-                    raise UserError(f"{path}: {name} has numbers that are not finite")
+                check_finite(path, name, array)
                 yield name, array
 
 

@@ -10,11 +10,15 @@ import dataclasses
 import io
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+
+from sora_jax.errors import UserError
+from sora_jax.weights.checks import check_finite, check_shapes
 
 MAGIC = 0x1950A86A20F9469CFC6C
 STORAGES = {
@@ -30,6 +34,25 @@ def read_tensors(content: bytes) -> dict[str, np.ndarray]:
     if zipfile.is_zipfile(io.BytesIO(content)):
         return _of_zip(zipfile.ZipFile(io.BytesIO(content)))
     return _of_pickles(io.BytesIO(content))
+
+
+def read_checked(
+    path: Path, shapes: Mapping[str, tuple[int, ...]]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """The tensors of a file, which must be those of these shapes.
+
+    Raises:
+        UserError: the file is missing or holds anything but tensors; one is missing, of another
+            shape or one too many; or it has a number that is not finite.
+    """
+    try:
+        tensors = read_tensors(path.read_bytes())
+    except Exception as error:  # what a pickle raises that is none is not listed anywhere
+        raise UserError(f"{path} is no file of tensors of PyTorch: {error}") from error
+    check_shapes(path, {name: array.shape for name, array in tensors.items()}, shapes)
+    for name, array in tensors.items():
+        check_finite(path, name, array)
+        yield name, array
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,6 @@ holds one array a bucket, an item a record in the order of the set, and made_by.
 which says of what they are.
 """
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -154,9 +153,7 @@ def vae_id(vae: VAE, mesh: Mesh) -> str:
     """12 hex digits over an autoencoder's config and parameters: of all that decides its latents,
     but for the order of sums."""
     whole = jax.jit(lambda vae: vae, out_shardings=replicated(mesh))(vae)
-    digest = hashlib.sha256(
-        fingerprint(dataclasses.replace(vae.config, convolution="direct", recompute=False)).encode()
-    )
+    digest = hashlib.sha256(fingerprint(vae.config.trained()).encode())
     for name, array in sorted(named(whole).items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
         digest.update(np.asarray(array).tobytes())

@@ -16,10 +16,10 @@ from sora_jax.data.buckets import (
 from sora_jax.data.schedule import Schedule
 from sora_jax.diffusion.loss import DiffusionConfig
 from sora_jax.eval.evaluator import EvaluationConfig
+from sora_jax.models.autoencoders import AutoencoderConfig
 from sora_jax.models.dit import DiTConfig
 from sora_jax.models.patches import Grid
 from sora_jax.models.text import TextConfig
-from sora_jax.models.vae import VAEConfig
 from sora_jax.nn.attention import AttentionConfig
 from sora_jax.sample.generate import SamplingConfig
 from sora_jax.sharding.mesh import MeshConfig, sharing_a_row
@@ -69,7 +69,7 @@ class Experiment:
 
     name: str
     data: DataConfig
-    vae: VAEConfig
+    vae: AutoencoderConfig
     dit: DiTConfig
     vae_stage: VAEStage
     dit_stage: DiTStage
@@ -139,7 +139,7 @@ class Experiment:
             mesh=MeshConfig(),
             sampling=SamplingConfig(),
             evaluation=EvaluationConfig(),
-            vae=change(self.vae, convolution="direct", recompute=False),
+            vae=self.vae.trained(),
             text=change(self.text, recompute=False),
             dit=change(self.dit, unroll=False, remat="none", attention=AttentionConfig()),
             vae_stage=change(

@@ -27,6 +27,7 @@ from sora_jax.data.pipeline import Steps
 from sora_jax.data.tokenizer import Tokenizer
 from sora_jax.errors import ConfigError
 from sora_jax.experiment import Experiment
+from sora_jax.models.autoencoders import make_autoencoder
 from sora_jax.models.discriminator import Discriminator
 from sora_jax.models.generator import Generator
 from sora_jax.models.judged_vae import JudgedVAE
@@ -45,7 +46,7 @@ Parameters = Literal["ema", "raw"]  # averaged over the steps of training, or as
 
 
 def make_vae(experiment: Experiment, rngs: nnx.Rngs) -> VAE:
-    return VAE(experiment.vae, rngs=rngs)
+    return make_autoencoder(experiment.vae, rngs=rngs)
 
 
 def make_judged_vae(experiment: Experiment, rngs: nnx.Rngs) -> VAE | JudgedVAE:

@@ -18,7 +18,7 @@ from sora_jax.eval.examples import set_examples
 from sora_jax.eval.vae_measures import Describers, measure
 from sora_jax.eval.vae_tables import page, pictures_png, tables_text
 from sora_jax.files import write_file, write_json
-from sora_jax.models.vae import VAEConfig
+from sora_jax.models.autoencoders import AutoencoderConfig
 from sora_jax.networks import experiment_of, load_vae
 from sora_jax.sharding.mesh import MeshConfig, make_mesh
 from sora_jax.weights.lpips import load_lpips
@@ -67,7 +67,7 @@ def score_autoencoder(
     return metrics
 
 
-def codable_buckets(clips: ClipSet, config: VAEConfig) -> list[Bucket]:
+def codable_buckets(clips: ClipSet, config: AutoencoderConfig) -> list[Bucket]:
     """The buckets of a set that an autoencoder can code, from few frames to many; others are
     printed.
 
@@ -81,7 +81,7 @@ def codable_buckets(clips: ClipSet, config: VAEConfig) -> list[Bucket]:
         bucket = Bucket(frames, height, width)
         uneven = (frames - 1) % config.temporal, height % config.spatial, width % config.spatial
         if any(uneven):
-            print(f"{bucket.name}: left out, for it does not fold by {config.folds}", flush=True)
+            print(f"{bucket.name}: left out, for it does not fold", flush=True)
         elif clips.manifest.records(bucket.name):
             found.append(bucket)
     if not found:

@@ -26,11 +26,14 @@ import jax
 from flax import nnx
 
 from sora_jax.config import ConfigError
+from sora_jax.models.autoencoders import AutoencoderConfig
 from sora_jax.models.dit import DiTConfig
 from sora_jax.models.text import TextConfig
 from sora_jax.models.vae import VAEConfig
+from sora_jax.models.wan_vae import WanVAEConfig
 from sora_jax.nn.layers import NoiseLevelEmbedding
 from sora_jax.nn.positions import PlaceEmbedding
+from sora_jax.scaling.wan_flops import wan_again_flops, wan_flops, wan_pixel_flops
 
 Part = Literal["attention", "cross_attention", "projections", "mlp", "modulation", "embedding"]
 
@@ -195,7 +198,7 @@ def _attention_again(config: DiTConfig, *, kept: bool) -> tuple[int, int]:
     return 1, 0
 
 
-def vae_flops(config: VAEConfig, frames: int, height: int, width: int) -> tuple[int, int]:
+def vae_flops(config: AutoencoderConfig, frames: int, height: int, width: int) -> tuple[int, int]:
     """(encode, decode) of one clip of so many pixels, forward.
 
     Kernels reach into the zeros around a picture and before a clip. A convolution by matmul
@@ -210,6 +213,8 @@ def vae_flops(config: VAEConfig, frames: int, height: int, width: int) -> tuple[
             f"{frames} frames of {height}x{width} pixels do not fold: the autoencoder takes "
             f"1 + {config.temporal}k frames and sides that {config.spatial} divides"
         )
+    if isinstance(config, WanVAEConfig):
+        return wan_flops(config, (frames, height, width))
     inside, inputs, cells = 0, 3, 0
     for outputs, (fold, side) in zip(config.widths, config.folds, strict=True):
         frames, height, width = (frames - 1) // fold + 1, height // side, width // side
@@ -224,7 +229,7 @@ def vae_flops(config: VAEConfig, frames: int, height: int, width: int) -> tuple[
     return inside + 2 * latents, inside + latents
 
 
-def vae_train_flops(config: VAEConfig, frames: int, height: int, width: int) -> int:
+def vae_train_flops(config: AutoencoderConfig, frames: int, height: int, width: int) -> int:
     """Of one clip of so many pixels in a training step of the autoencoder, forward and backward.
 
     Every operand needs a gradient but the pixels, which the first fold multiplies. What is computed
@@ -232,17 +237,21 @@ def vae_train_flops(config: VAEConfig, frames: int, height: int, width: int) -> 
     convolutions multiply only on the way back. Raises ConfigError as `vae_flops`.
     """
     encode, decode = vae_flops(config, frames, height, width)
+    if isinstance(config, WanVAEConfig):
+        return 3 * (encode + decode) - wan_pixel_flops(config, (frames, height, width))
     fold, side = config.folds[0]
     cells = ((frames - 1) // fold + 1) * (height // side) * (width // side)
     of_pixels = 2 * cells * fold * side**2 * 3 * config.widths[0]
     return 3 * (encode + decode) - of_pixels
 
 
-def vae_again_flops(config: VAEConfig, frames: int, height: int, width: int) -> int:
+def vae_again_flops(config: AutoencoderConfig, frames: int, height: int, width: int) -> int:
     """What the backward pass of one clip computes again with `recompute`: of every block the first
     convolution, whose output the second one's gradient needs; what comes of that nothing does."""
     if not config.recompute:
         return 0
+    if isinstance(config, WanVAEConfig):
+        return wan_again_flops(config, (frames, height, width))
     again = 0
     for outputs, (fold, side) in zip(config.widths, config.folds, strict=True):
         frames, height, width = (frames - 1) // fold + 1, height // side, width // side
@@ -252,7 +261,7 @@ def vae_again_flops(config: VAEConfig, frames: int, height: int, width: int) -> 
 
 
 def vae_chunk_flops(
-    config: VAEConfig, latent_frames: int, height: int, width: int, *, first: bool
+    config: AutoencoderConfig, latent_frames: int, height: int, width: int, *, first: bool
 ) -> tuple[int, int]:
     """(encode, decode) of a chunk of a clip, forward: of so many latent frames of pictures of so
     many pixels, the clip's first or with others before it. Raises ConfigError as `vae_flops`."""

@@ -5,19 +5,19 @@ from collections.abc import Mapping
 import jax
 from flax import nnx
 
-from sora_jax.models.vae import VAE, VAEConfig
+from sora_jax.models.autoencoders import AutoencoderConfig, make_autoencoder
 from sora_jax.page import Table
 from sora_jax.scaling.flops import count_parameters, vae_flops
 
 CLIP = (17, 256, 256)  # frames, height and width
 
 
-def sizes_table(configs: Mapping[str, VAEConfig]) -> Table:
+def sizes_table(configs: Mapping[str, AutoencoderConfig]) -> Table:
     """A row for each autoencoder, by name. `times fewer` is how many numbers of pixels one of the
     latents stands for, after the first frame."""
     rows = []
     for name, config in configs.items():
-        shapes = jax.eval_shape(lambda config=config: VAE(config, rngs=nnx.Rngs(0)))
+        shapes = jax.eval_shape(lambda config=config: make_autoencoder(config, rngs=nnx.Rngs(0)))
         parameters = count_parameters(shapes).total
         encode, decode = vae_flops(config, *CLIP)
         fewer = 3 * config.temporal * config.spatial**2 / config.channels

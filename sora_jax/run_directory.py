@@ -9,12 +9,14 @@ from sora_jax.processes import is_first, wait_for_all
 
 
 def open_directory(experiment: Experiment, clips: Clips, directory: Path) -> None:
-    """Makes the run directory, or checks that it is of this experiment; keeps the tokenizer.
+    """Makes the run directory, or checks that it is of this experiment; keeps the tokenizer. A run
+    that was imported has met no set, and gets the tokenizer now.
 
     Of several processes, which all call it, one makes it.
     """
     path = directory / "config.json"
-    is_new = not path.exists()
+    tokenizer = directory / "tokenizer.model"
+    is_new, has_tokenizer = not path.exists(), tokenizer.exists()
     wait_for_all("run directory looked for")
     if is_new:
         if is_first():
@@ -28,7 +30,11 @@ def open_directory(experiment: Experiment, clips: Clips, directory: Path) -> Non
             f"one is {configs.fingerprint(experiment.trained())}: choose another --workdir, or "
             "the same settings"
         )
-    if (directory / "tokenizer.model").read_bytes() != clips.tokenizer.model:
+    if not has_tokenizer:
+        if is_first():
+            _make_directory(saved, clips, directory)
+        wait_for_all("tokenizer kept")
+    if tokenizer.read_bytes() != clips.tokenizer.model:
         raise configs.ConfigError(
             f"{directory} holds a run on another set, whose captions are cut into other "
             f"tokens than those of {clips.directory}: choose another --workdir, or that set"

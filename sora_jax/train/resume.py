@@ -22,6 +22,7 @@ def resume(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, Mapping[str,
         try:
             meta = checkpoints.meta(step)
             _check_fingerprint(run, meta)
+            _check_trained(run, meta)
             state = checkpoints.restore(run.abstract(), step)
         except DamagedError as error:
             damaged.append(step)
@@ -43,6 +44,14 @@ def resume(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, Mapping[str,
     state = run.init()
     state_checksums(state)  # compiles what a save will ask for
     return state, None
+
+
+def _check_trained(run: Run, meta: Mapping[str, Any]) -> None:
+    if "imported_from" in meta:
+        raise CheckpointError(
+            f"{run.directory} holds what was imported from {meta['imported_from']}: to train it "
+            "further, give another --workdir and this run as --start"
+        )
 
 
 def _check_fingerprint(run: Run, meta: Mapping[str, Any]) -> None:

@@ -1,0 +1,79 @@
+"""Autoencoders of other projects as runs of ours, that a transformer is trained on as on any."""
+
+import dataclasses
+import os
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sora_jax import config as configs
+from sora_jax.checkpoints import Checkpoints
+from sora_jax.errors import ConfigError, UserError
+from sora_jax.experiment import Experiment
+from sora_jax.files import write_json
+from sora_jax.models.judged_vae import JudgedVAE
+from sora_jax.sharding.mesh import MeshConfig, make_mesh
+from sora_jax.sharding.rules import parameter_shardings
+from sora_jax.train.state import TrainState
+from sora_jax.weights.wan_vae import read_wan_vae
+
+
+def import_wan_vae(source: Path, directory: Path, experiment: Experiment) -> str:
+    """Makes a run of an experiment whose autoencoder is that of Wan 2.1 in a folder, at step 0, and
+    whose latents are normalised as Wan's are; whole or not at all. Returns a line about it.
+
+    `--stage dit` goes on in the run. To train the autoencoder further, another run starts from this
+    one (`--stage vae --start`).
+
+    Raises:
+        ConfigError: the experiment is for another autoencoder.
+        UserError: the weights are of another model, partial or damaged, or `directory` is there
+            already or cannot be written.
+    """
+    if directory.exists():
+        raise UserError(f"{directory} is there already: choose another directory, or remove it")
+    vae, statistics = read_wan_vae(source)
+    wanted = experiment.vae.trained()
+    if dataclasses.replace(wanted, compute="float32") != vae.config:
+        raise ConfigError(
+            f"experiment {experiment.name} is for another autoencoder than {source} has: give it "
+            f"vae={vae.config}"
+        )
+    average = jax.tree.map(jnp.copy, vae)
+    model, average = (
+        JudgedVAE(each, None, None) if experiment.vae_stage.loss.is_judged else each
+        for each in (vae, average)
+    )
+    # No optimizer's: what is trained further starts anew.
+    state = TrainState(step=jnp.zeros((), jnp.int32), model=model, ema=average, opt_state=())
+    state = jax.device_put(state, parameter_shardings(state, make_mesh(MeshConfig())))
+    meta = {
+        "stage": "vae",
+        "fingerprint": configs.fingerprint(experiment.trained()),
+        "experiment": configs.to_dict(experiment),
+        "imported_from": str(source),
+    }
+    latents = {
+        "step": 0,
+        "mean": np.asarray(statistics.mean, float).tolist(),
+        "deviation": np.asarray(statistics.deviation, float).tolist(),
+    }
+    partial = directory.with_name(f".{directory.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        (partial / "vae").mkdir(parents=True)
+        checkpoints = Checkpoints(partial / "vae" / "checkpoints")
+        checkpoints.save(state, meta)
+        checkpoints.close()
+        write_json(partial / "vae" / "latents.json", latents)
+        configs.save(experiment, partial / "config.json")
+        os.rename(partial, directory)
+    except OSError as error:
+        raise UserError(f"cannot make a run in {directory}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    count = sum(leaf.size for leaf in jax.tree.leaves(vae))
+    return f"{directory}: the autoencoder of {source}, {count:,} parameters, for --stage dit"

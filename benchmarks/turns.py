@@ -19,19 +19,23 @@ def process_peak() -> int:
 
 
 def serve(
-    step: Callable[[], None], facts: dict[str, Any], peak: Callable[[], int] = process_peak
+    step: Callable[[], None],
+    facts: dict[str, Any],
+    peak: Callable[[], int] = process_peak,
+    steps: int = STEPS,
 ) -> None:
-    """Prints facts once it is ready, then a line for each line that it reads."""
+    """Prints facts once it is ready, then a line for each line that it reads, after so many
+    steps."""
     step()
     print(json.dumps(facts), flush=True)
     for _ in sys.stdin:
         wall, cpu = time.perf_counter(), time.process_time()
-        for _ in range(STEPS):
+        for _ in range(steps):
             step()
         seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
         turn = {
-            "seconds": seconds / STEPS,
-            "cpu_seconds": cpu_seconds / STEPS,
+            "seconds": seconds / steps,
+            "cpu_seconds": cpu_seconds / steps,
             "peak_bytes": peak(),
         }
         print(json.dumps(turn), flush=True)

@@ -143,9 +143,9 @@ def _answer(process: "subprocess.Popen[str]") -> dict[str, Any]:
     return json.loads(line)
 
 
-def compare(ours: Side, theirs: Side) -> dict[str, Any]:
+def compare(ours: Side, theirs: Side, turns: int = TURNS) -> dict[str, Any]:
     """Medians over pairs of turns, either first in every other; the first pair warms up."""
-    for number in range(TURNS + 1):
+    for number in range(turns + 1):
         for side in (ours, theirs)[:: 1 if number % 2 else -1]:
             time.sleep(0.5)  # a process that has just ended its turn may still spin
             side.turn()

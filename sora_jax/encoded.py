@@ -7,6 +7,7 @@ holds one array a bucket, an item a record in the order of the set, and made_by.
 which says of what they are.
 """
 
+import dataclasses
 import functools
 import hashlib
 import json

@@ -89,7 +89,7 @@ def import_encoder(
     arrays = {}
     for name, array in read_parameters(source, abstract):
         digest.update(name.encode())
-        digest.update(array.reshape(-1).view(np.uint8))
+        digest.update(array.reshape(-1).view(np.uint8).data)
         arrays[name] = jax.device_put(array, shardings[name])
     encoder_id = f"{kind}-{digest.hexdigest()[:12]}"
     save_encoder(output, encoder_id, config, arrays, captions)

@@ -1,6 +1,6 @@
 """Text to video with 30 million parameters, on the open weights of Wan 2.1's autoencoder.
 
-Import: sora_jax.imported.import_wan_vae(Path("Wan2.1-T2V-1.3B"), Path("RUN"), experiment())
+Import: sora import wan Wan2.1-T2V-1.3B --output RUN --experiment wan_vae
 Run:    sora train --experiment wan_vae --data SET --stage dit --workdir RUN
 """
 

@@ -34,7 +34,7 @@ def import_wan_vae(source: Path, directory: Path, experiment: Experiment) -> str
             already or cannot be written.
     """
     if directory.exists():
-        raise UserError(f"{directory} is there already: choose another directory, or remove it")
+        raise UserError(f"{directory} is there already: choose another --output, or remove it")
     vae, statistics = read_wan_vae(source)
     wanted = experiment.vae.trained()
     if dataclasses.replace(wanted, compute="float32") != vae.config:

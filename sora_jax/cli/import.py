@@ -2,16 +2,15 @@
 
     sora import t5 DIR --output OUT      the encoder of T5 v1.1
     sora import umt5 DIR --output OUT    that of umT5
-    sora import wan DIR --output RUN     the autoencoder of Wan 2.1
+    sora import wan DIR --output RUN --experiment NAME    the autoencoder of Wan 2.1
 
-Names, shapes and numbers are all checked, and the folder is made whole or not at all.
+DIR of a text encoder has config.json, safetensors (one file, or several and an index) and
+spiece.model or tokenizer.json, as Hugging Face lays them; a decoder is left out. Names, shapes and
+numbers are all checked, and OUT is made whole or not at all. It is then what `sora encode`,
+`train`, `sample` and `evaluate` take for --embed, split over any mesh.
 
-Of a text encoder DIR has config.json, safetensors (one file, or several and an index) and
-spiece.model or tokenizer.json, as Hugging Face lays them; a decoder is left out. OUT is what `sora
-encode`, `train`, `sample` and `evaluate` take for --embed, split over any mesh.
-
-Of Wan's autoencoder DIR has config.json and safetensors, as diffusers lays them, or is the file
-Wan2.1_VAE.pth. RUN is a run of --experiment, for `sora train --stage dit --workdir RUN`.
+DIR of wan has Wan2.1_VAE.pth, or config.json and safetensors as the folder vae of a model for
+diffusers. RUN is then a run of the experiment, for `sora train --stage dit --workdir RUN`.
 """
 
 import functools
@@ -28,6 +27,10 @@ from sora_jax.errors import UserError, nearest
 from sora_jax.files import local_path
 
 FLAGS = flags.FlagValues()
+EXPERIMENT = flags.DEFINE_string(
+    "experiment", None, "what an autoencoder becomes a run of", flag_values=FLAGS
+)
+SET = flags.DEFINE_multi_string("set", [], "field=value of the experiment", flag_values=FLAGS)
 OUTPUT = flags.DEFINE_string("output", None, "folder to make", flag_values=FLAGS)
 DTYPE = flags.DEFINE_enum(
     "dtype",
@@ -41,12 +44,6 @@ TOKENIZER = flags.DEFINE_string(
 )
 
 
-EXPERIMENT = flags.DEFINE_string(
-    "experiment", "wan_vae", "what an autoencoder's run is of", flag_values=FLAGS
-)
-SET = flags.DEFINE_multi_string("set", [], "replace a field of it", flag_values=FLAGS)
-
-
 def _text_encoder(kind: Any, source: Path, output: Path) -> str:
     from sora_jax.weights.t5 import import_encoder
 
@@ -55,9 +52,11 @@ def _text_encoder(kind: Any, source: Path, output: Path) -> str:
     return import_encoder(kind, source, output, dtype, tokenizer)
 
 
-def _wan_vae(source: Path, output: Path) -> str:
+def _wan(source: Path, output: Path) -> str:
     from sora_jax.imported import import_wan_vae
 
+    if EXPERIMENT.value is None:
+        raise ConfigError("sora import wan needs --experiment")
     return import_wan_vae(source, output, load_experiment(EXPERIMENT.value, SET.value))
 
 
@@ -65,7 +64,7 @@ def _wan_vae(source: Path, output: Path) -> str:
 IMPORTERS: dict[str, Callable[[Path, Path], str]] = {
     "t5": functools.partial(_text_encoder, "t5"),
     "umt5": functools.partial(_text_encoder, "umt5"),
-    "wan": _wan_vae,
+    "wan": _wan,
 }
 
 

@@ -12,7 +12,6 @@ AUTOENCODERS = {
         widths=(48, 96),
         folds=((1, 4), (4, 1)),
         blocks=1,
-        convolution="matmul",
     ),
     "4x8x8": VAEConfig(
         channels=16,

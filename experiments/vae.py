@@ -23,7 +23,7 @@ from sora_jax.train.optimizer import OptimizerConfig
 from sora_jax.train.run import TrainConfig
 from sora_jax.train.vae_losses import AdversarialConfig, VAELossConfig
 
-STEPS, MORE_STEPS, WORLD_STEPS = 2_000, 400, 5_000
+STEPS, MORE_STEPS, WORLD_STEPS = 3_000, 400, 5_000
 PIXELS = VAELossConfig(squared=0.0, absolute=1.0, kl=1e-4)
 
 
@@ -91,7 +91,8 @@ def world() -> Experiment:
         pixel_frames=36,
         buckets=("5x32x32", "9x32x32"),
     )
-    return dataclasses.replace(base, name="vae_world", vae_stage=stage)
+    vae = dataclasses.replace(base.vae, convolution="direct")
+    return dataclasses.replace(base, name="vae_world", vae=vae, vae_stage=stage)
 
 
 def _training(steps: int, peak_rate: float) -> TrainConfig:

@@ -18,6 +18,7 @@ from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
 from sora_jax.config import ConfigError
+from sora_jax.nn.convolution import convolve_causally
 from sora_jax.nn.layers import Linear, RMSNorm
 
 Convolution = Literal["direct", "matmul"]
@@ -36,7 +37,7 @@ class VAEConfig:
     `compute`: dtype of activations; parameters, normalisation and moments are float32.
 
     `convolution`: how it is computed, to the same numbers. "matmul" gathers every kernel's cells
-    and multiplies: up to 27 times the memory of the input, and on CPU a faster step of training.
+    and multiplies, with up to 27 times the memory of the input: for devices that convolve slowly.
 
     `recompute`: the backward pass computes the inside of blocks again, also to the same numbers.
     """
@@ -109,30 +110,21 @@ class CausalConv(nnx.Module):
 
     def __call__(self, x: Float[Array, "b t h w i"], state: State) -> tuple[Array, State]:
         b, _, h, w, c = x.shape
+        kernel = self.kernel[...].astype(x.dtype)
         before = jnp.zeros((b, self.past, h, w, c), x.dtype) if state is None else state
-        x = jnp.concatenate([before, x], 1)
-        convolve = convolve_direct if self.method == "direct" else convolve_by_matmul
-        y = convolve(x, self.kernel[...].astype(x.dtype))
-        return y + self.bias[...].astype(x.dtype), x[:, x.shape[1] - self.past :]
-
-
-def convolve_direct(
-    x: Float[Array, "b t h w i"], kernel: Float[Array, "f 3 3 i o"]
-) -> Float[Array, "b s h w o"]:
-    """Convolution with zeros around each frame, and none around time: s = t - f + 1."""
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(1, 1, 1),
-        padding=((0, 0), (1, 1), (1, 1)),
-        dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
-    )
+        seen = jnp.concatenate([before, x], 1)
+        if self.method == "direct":
+            y = convolve_causally(x, kernel, state)
+        else:
+            y = convolve_by_matmul(seen, kernel)
+        return y + self.bias[...].astype(x.dtype), seen[:, seen.shape[1] - self.past :]
 
 
 def convolve_by_matmul(
     x: Float[Array, "b t h w i"], kernel: Float[Array, "f 3 3 i o"]
 ) -> Float[Array, "b s h w o"]:
-    """The same, as one matmul of the cells under the kernel."""
+    """Convolution with zeros around each frame and none around time, s = t - f + 1, as one matmul
+    of the cells under the kernel."""
     frames = kernel.shape[0]
     s, h, w = x.shape[1] - frames + 1, *x.shape[2:4]
     x = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))

@@ -13,8 +13,8 @@ from sora_jax.weights.published import Published, content_of, named, weights_fil
 from sora_jax.weights.torch_files import read_tensors
 
 # On PyPI as stlpips-pytorch. Its distances are not those of LPIPS v0.1, whose trunk classified
-# ImageNet: this one was trained with its heads, on judgements of people about pairs alone. (Its
-# kernels still have the deviations that they began with, sqrt(2 / (9 outputs)), within a sixth.)
+# ImageNet. This one's kernels still have the deviations of a random start, sqrt(2 / (9 outputs)),
+# within a sixth, so it seems to have learned from judgements of people about pairs alone.
 ST_LPIPS_VGG = Published(
     network="LPIPS of VGG16",
     family="st-lpips-vgg",

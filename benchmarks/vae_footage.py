@@ -1,0 +1,114 @@
+"""Figures of the autoencoders of experiments/vae.py, out of their runs and scores.
+
+    python -m benchmarks.vae_footage --runs runs
+
+Of runs/vae, runs/unjudged, runs/judged and runs/vae_world, each scored where it is on footage by
+`sora vae score`. Writes benchmarks/results/vae_footage.json, docs/vae_pictures.png, the middle
+frames of held-out clips as each has them, and docs/vae_world.png, the curves of a run against a
+discriminator.
+"""
+
+import argparse
+import datetime
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+from PIL import Image
+
+matplotlib.use("Agg")
+HERE = Path(__file__).resolve().parent
+RESULT, DOCS = HERE / "results" / "vae_footage.json", HERE.parent / "docs"
+SCORED = ("vae", "unjudged", "judged")
+MEASURES = ("psnr_db", "bilinear/psnr_db", "ssim", "lpips/st-lpips-vgg", "flicker_relative")
+CURVES = {
+    "psnr_db": "PSNR of the clips trained on, dB",
+    "adversarial/weight": "weight of the adversarial term",
+    "discriminator": "loss of the discriminator",
+}
+
+
+def lines_of(run: Path) -> list[dict[str, Any]]:
+    """What a run logged of its steps of training."""
+    lines = (run / "vae" / "metrics.jsonl").read_text().splitlines()
+    return [line for line in map(json.loads, lines) if "loss" in line]
+
+
+def scores_of(run: Path) -> dict[str, Any]:
+    """The measures of every bucket, and what they are of."""
+    metrics = json.loads((run / "vae" / "scores" / "metrics.json").read_text())
+    buckets: dict[str, dict[str, float]] = {}
+    for name, value in metrics.items():
+        bucket, _, measure = name.partition("/")
+        if measure in (*MEASURES, "clips"):
+            buckets.setdefault(bucket, {})[measure] = round(value, 4)
+    return {"step": metrics["step"], "scored_on": metrics["scored_on"], "buckets": buckets}
+
+
+def draw_curves(lines: list[dict[str, Any]], path: Path) -> None:
+    """A panel for each of CURVES, over the steps; the discriminator's scores in the last."""
+    figure, panels = plt.subplots(1, len(CURVES) + 1, figsize=(15, 3), layout="constrained")
+    for panel, (name, title) in zip(panels, CURVES.items(), strict=False):
+        panel.plot([line["step"] for line in lines], [line[name] for line in lines])
+        panel.set_title(title, fontsize=9)
+    for name in ("real", "reconstructed"):
+        values = [line[f"discriminator/{name}"] for line in lines]
+        panels[-1].plot([line["step"] for line in lines], values, label=name)
+    panels[-1].set_title("scores of the discriminator", fontsize=9)
+    panels[-1].legend(frameon=False)
+    for panel in panels:
+        panel.set_xlabel("step")
+    figure.savefig(path, dpi=90)
+    plt.close(figure)
+
+
+def draw_pictures(runs: Path, path: Path) -> None:
+    """The sheets of the first and the last run under each other."""
+    sheets = [
+        Image.open(runs / name / "vae" / "scores" / "pictures.png")
+        for name in (SCORED[1], SCORED[2])
+    ]
+    width = max(sheet.width for sheet in sheets)
+    whole = Image.new("RGB", (width, sum(sheet.height for sheet in sheets)), "white")
+    top = 0
+    for sheet in sheets:
+        whole.paste(sheet, (0, top))
+        top += sheet.height
+    whole.save(path)
+
+
+def world(run: Path) -> dict[str, Any]:
+    """What a run against a discriminator came to: PSNR by fifths of its steps."""
+    lines = lines_of(run)
+    fifths = np.array_split(np.array([line["psnr_db"] for line in lines]), 5)
+    return {
+        "steps": lines[-1]["step"],
+        "psnr_db_by_fifths": [round(float(each.mean()), 2) for each in fifths],
+        "skipped": float(sum(line["skipped"] for line in lines)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--runs", type=Path, required=True)
+    runs = parser.parse_args().runs
+    result: dict[str, Any] = {
+        "command": "python -m benchmarks.vae_footage --runs runs",
+        "date": datetime.date.today().isoformat(),
+        "hardware": f"{os.cpu_count()} CPU cores",
+        "scores": {name: scores_of(runs / name) for name in SCORED},
+    }
+    draw_pictures(runs, DOCS / "vae_pictures.png")
+    if (runs / "vae_world").exists():
+        result["world"] = world(runs / "vae_world")
+        draw_curves(lines_of(runs / "vae_world"), DOCS / "vae_world.png")
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    print(RESULT.read_text())
+
+
+if __name__ == "__main__":
+    main()

@@ -119,8 +119,9 @@ def clips(buckets: Sequence[Bucket], held_out: bool) -> Iterator[SourceClip]:
                 for crop in crops(small[start:], size, 1.0 if held_out else 0.75):
                     for length in lengths[size]:
                         yield clip(name, crop[:length])
+    # Held out in a size of their own: other buckets then hold the same places, to be compared.
     for name, photograph in photographs(held_out):
-        for height, size in itertools.product(heights, sizes):
+        for height, size in itertools.product(heights, list(lengths)[1:] if held_out else sizes):
             for crop in crops(at_height(photograph, height), size, 1.0 if held_out else 0.5):
                 yield clip(name, crop)
 

@@ -18,11 +18,12 @@ from typing import Any
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 matplotlib.use("Agg")
 HERE = Path(__file__).resolve().parent
 RESULT, DOCS = HERE / "results" / "vae_footage.json", HERE.parent / "docs"
+HEADING = 20  # pixels of height
 SCORED = ("vae", "unjudged", "judged")
 MEASURES = ("psnr_db", "bilinear/psnr_db", "ssim", "lpips/st-lpips-vgg", "flicker_relative")
 CURVES = {
@@ -46,7 +47,15 @@ def scores_of(run: Path) -> dict[str, Any]:
         bucket, _, measure = name.partition("/")
         if measure in (*MEASURES, "clips"):
             buckets.setdefault(bucket, {})[measure] = round(value, 4)
-    return {"step": metrics["step"], "scored_on": metrics["scored_on"], "buckets": buckets}
+    lines = lines_of(run)
+    steps = np.diff([0, *(line["step"] for line in lines)])
+    seconds = sum(count * line["seconds/step"] for count, line in zip(steps, lines, strict=True))
+    return {
+        "step": metrics["step"],
+        "minutes_of_training": round(seconds / 60, 1),
+        "scored_on": metrics["scored_on"],
+        "buckets": buckets,
+    }
 
 
 def draw_curves(lines: list[dict[str, Any]], path: Path) -> None:
@@ -67,17 +76,16 @@ def draw_curves(lines: list[dict[str, Any]], path: Path) -> None:
 
 
 def draw_pictures(runs: Path, path: Path) -> None:
-    """The sheets of the first and the last run under each other."""
-    sheets = [
-        Image.open(runs / name / "vae" / "scores" / "pictures.png")
-        for name in (SCORED[1], SCORED[2])
-    ]
-    width = max(sheet.width for sheet in sheets)
-    whole = Image.new("RGB", (width, sum(sheet.height for sheet in sheets)), "white")
-    top = 0
-    for sheet in sheets:
-        whole.paste(sheet, (0, top))
-        top += sheet.height
+    """The sheets of the runs that went on without and with judges, side by side."""
+    names = SCORED[1:]
+    sheets = [Image.open(runs / name / "vae" / "scores" / "pictures.png") for name in names]
+    size = sum(sheet.width for sheet in sheets), max(sheet.height for sheet in sheets) + HEADING
+    whole = Image.new("RGB", size, "white")
+    left = 0
+    for name, sheet in zip(names, sheets, strict=True):
+        ImageDraw.Draw(whole).text((left, 4), f"vae:{name}", fill="black")
+        whole.paste(sheet, (left, HEADING))
+        left += sheet.width
     whole.save(path)
 
 
@@ -99,7 +107,7 @@ def main() -> None:
     result: dict[str, Any] = {
         "command": "python -m benchmarks.vae_footage --runs runs",
         "date": datetime.date.today().isoformat(),
-        "hardware": f"{os.cpu_count()} CPU cores",
+        "hardware": f"{os.cpu_count()} CPU cores, of the runs and of this",
         "scores": {name: scores_of(runs / name) for name in SCORED},
     }
     draw_pictures(runs, DOCS / "vae_pictures.png")

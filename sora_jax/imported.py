@@ -71,8 +71,9 @@ def import_wan_vae(source: Path, directory: Path, experiment: Experiment) -> str
         write_json(partial / "vae" / "latents.json", latents)
         configs.save(experiment, partial / "config.json")
         os.rename(partial, directory)
-    except OSError as error:
-        raise UserError(f"cannot make a run in {directory}: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # the latter is TensorStore's of a full disk
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise UserError(f"cannot make a run in {directory}: {reason}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     count = sum(leaf.size for leaf in jax.tree.leaves(vae))

@@ -9,6 +9,7 @@ A run directory holds
 """
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -37,11 +38,11 @@ from sora_jax.processes import is_first, to_host, wait_for_all
 from sora_jax.sample.generate import Captions, Sampler
 from sora_jax.saved_arrays import bytes_read
 from sora_jax.sharding.mesh import MeshConfig, make_mesh
-from sora_jax.sharding.rules import parameter_shardings, replicated
+from sora_jax.sharding.rules import parameter_shardings, replicated, rows_sharding
 from sora_jax.weights.lpips import load_lpips
 from sora_jax.weights.text_encoders import EncodedCaptions, ImportedEncoder
 
-STATISTICS_BATCHES = 16
+STATISTICS_CLIPS = 1_024  # at least, for what latents are normalised by
 Parameters = Literal["ema", "raw"]  # averaged over the steps of training, or as these left them
 
 
@@ -77,22 +78,31 @@ def make_generator(experiment: Experiment, rngs: nnx.Rngs) -> Generator:
 
 
 def measure_latents(experiment: Experiment, clips: Clips, directory: Path) -> None:
-    """Writes vae/latents.json: statistics of the averaged autoencoder's latents over the set."""
+    """Writes vae/latents.json: statistics of the averaged autoencoder's latents over clips of the
+    set, in the buckets' shares: in float64, and so many at once as a step of its training has."""
     mesh = make_mesh(experiment.mesh)
     vae, step = averaged_vae(experiment, directory, mesh)
-    rows = [shape_class.rows for shape_class in experiment.classes()]
-    filled = clips.filled_buckets(experiment.data)
-    steps = Steps(clips, experiment.data, rows, experiment.seed, buckets=filled)
+    filled, sharding = clips.filled_buckets(experiment.data), rows_sharding(mesh)
+    data, rows = experiment.data, experiment.vae_rows()
+    steps = Steps(
+        clips, data, rows, experiment.seed, buckets=filled, shardings=[sharding] * len(rows)
+    )
     encode = jax.jit(lambda vae, video: vae.encode(to_unit(video))[0])
-    seen = [
-        to_host(encode(vae, steps[k][1].video)).reshape(-1, experiment.vae.channels)
-        for k in range(STATISTICS_BATCHES)
-    ]
-    values = np.concatenate(seen).astype(np.float64)
+    count, sums, squares, seen = 0, 0.0, 0.0, 0
+    for _, batch in map(steps.__getitem__, itertools.count()):
+        video = jax.make_array_from_process_local_data(sharding, batch.video)
+        latents = to_host(encode(vae, video)).reshape(-1, experiment.vae.channels)
+        values = latents.astype(np.float64)
+        count, sums = count + len(values), sums + values.sum(0)
+        squares, seen = squares + np.square(values).sum(0), seen + len(video)
+        if seen >= STATISTICS_CLIPS:
+            break
+    mean: Any = sums / count
     content = {
         "step": step,
-        "mean": values.mean(0).tolist(),
-        "deviation": values.std(0).tolist(),
+        "clips": seen,
+        "mean": mean.tolist(),
+        "deviation": np.sqrt(squares / count - np.square(mean)).tolist(),
     }
     if is_first():
         partial = directory / "vae" / "latents.json.partial"

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
 from sora_jax.data.buckets import ShapeClass
+from sora_jax.errors import ConfigError
 from sora_jax.experiment import Experiment, VAEStage
 from sora_jax.models.judged_vae import parts_of
 from sora_jax.networks import make_generator
@@ -44,8 +45,17 @@ def step_of(
 
 
 def vae_step(stage: VAEStage) -> TrainStep:
-    """The update of the autoencoder, and of what judges it."""
+    """The update of the autoencoder, and of what judges it.
+
+    Raises:
+        ConfigError: an adversarial loss with micro-batches.
+    """
     loss = stage.loss
+    if loss.adversarial is not None and stage.training.micro_batches > 1:
+        raise ConfigError(
+            "vae_stage: an adversarial loss is weighed over a whole batch, so it takes no "
+            "micro_batches: set them to 1, or give pixel_frames more"
+        )
     step = step_of(stage.training, vae_loss(loss))
     if not loss.is_judged:
         return step

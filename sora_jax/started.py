@@ -12,7 +12,9 @@ from sora_jax.config import fingerprint, to_text
 from sora_jax.experiment import Experiment
 from sora_jax.models.inflation import inflate
 from sora_jax.models.judged_vae import JudgedVAE
+from sora_jax.models.vae import VAEConfig
 from sora_jax.networks import averaged_vae, experiment_of
+from sora_jax.processes import is_first
 from sora_jax.sharding.rules import parameter_shardings
 from sora_jax.train.run import Run
 from sora_jax.train.state import TrainState
@@ -37,11 +39,17 @@ def started_from(run: Run, experiment: Experiment, other: Path) -> Run:
 
     def start() -> TrainState:
         vae, step = averaged_vae(theirs, other, run.mesh)
-        images = _trains_on_images_alone(theirs)
+        images = step > 0 and _trains_on_images_alone(theirs)  # an import has been trained on video
+        if images and not isinstance(experiment.vae, VAEConfig):
+            raise CheckpointError(
+                f"cannot start from {other}: it was trained on images alone, and an autoencoder of "
+                "this kind is not inflated; train it on video too"
+            )
         if images:
             vae = jax.jit(inflate, out_shardings=parameter_shardings(vae, run.mesh))(vae)
         what = "of images, inflated" if images else "of video"
-        print(f"{run.name}: starts from {other}, step {step}, {what}", flush=True)
+        if is_first():
+            print(f"{run.name}: starts from {other}, step {step}, {what}", flush=True)
         fresh, arrays = run.init(), named(vae)
         copies = {name: jnp.copy(array) for name, array in arrays.items()}  # the average is its own
         return dataclasses.replace(

@@ -80,6 +80,8 @@ def main(argv: Sequence[str]) -> None:
     try:
         print(IMPORTERS[kind](local_path(source), local_path(OUTPUT.value)))
     except ModuleNotFoundError as error:
+        if error.name not in ("safetensors", "tokenizers"):
+            raise
         raise UserError(f'sora import needs {error.name}: pip install "sora_jax[eval]"') from error
 
 

@@ -148,7 +148,8 @@ def _settings(experiment: Experiment, clips: Clips) -> dict[str, str]:
     """All that decides a run, by name: what its processes must agree on."""
     fields = dict(line.split(" = ", 1) for line in to_text(experiment).splitlines())
     versions = {"sora_jax": __version__, "jax": jax.__version__, "code": code_id()}
-    return {**fields, "--data": clips.id, "--stage": STAGE.value, **versions}
+    asked = {"--data": clips.id, "--stage": STAGE.value, "--start": START.value or "nothing"}
+    return {**fields, **asked, **versions}
 
 
 def train_stage(

@@ -14,16 +14,16 @@ finer than 8 bits are made RGB of 8 bits, which is printed too; sound is left ou
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+import jax
 from absl import flags
 
 from sora_jax.cli.main import run as run_command
-from sora_jax.config import ConfigError, load_experiment, override
+from sora_jax.config import ConfigError, fingerprint, load_experiment, override
 from sora_jax.data.sources import ClipSet
 from sora_jax.files import local_path
 from sora_jax.networks import experiment_of, load_vae
-from sora_jax.processes import is_first, join
+from sora_jax.processes import agree, code_id, is_first, join
 from sora_jax.scaling.vae_sizes import sizes_table
 from sora_jax.sharding.mesh import make_mesh
 from sora_jax.train.executables import keep_on_disk
@@ -111,8 +111,12 @@ def _coder() -> Coder:
         raise ConfigError("sora vae needs --run, a run with a trained autoencoder, and --output")
     join()
     keep_on_disk()
-    directory = Path(RUN.value)
+    directory = local_path(RUN.value)
     experiment = override(experiment_of(directory), *SET.value)
+    agree(
+        {"--run": str(directory), "--output": OUTPUT.value, "config": fingerprint(experiment)}
+        | {"code": code_id(), "jax": jax.__version__}
+    )
     mesh = make_mesh(experiment.mesh)
     vae, statistics, step = load_vae(experiment, directory, mesh)
     if is_first():

@@ -16,9 +16,8 @@ PerceptualDistance = Callable[
 
 
 class JudgedVAE(nnx.Module):
-    """`vae` is what a run is for. `perceptual` is given, and lies in the state so that it is split
-    over the mesh and a restart needs no other file; `discriminator` is trained against `vae`.
-    Either may be left out."""
+    """`vae` is what a run is for. `perceptual` is given, and lies in the state to be split over the
+    mesh as all of it is; `discriminator` is trained against `vae`. Either may be left out."""
 
     def __init__(
         self, vae: Any, perceptual: PerceptualDistance | None, discriminator: Discriminator | None

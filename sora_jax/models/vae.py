@@ -261,7 +261,7 @@ class VAE(nnx.Module):
         """
         with jax.named_scope("vae_encode"):
             x, state = _run(self.encoder, video.astype(self.config.compute), state)
-            mean, log_variance = jnp.split(self.to_moments(x).astype(jnp.float32), 2, -1)
+            mean, log_variance = jnp.split(self.to_moments(x.astype(jnp.float32)), 2, -1)
         return mean, jnp.clip(log_variance, *self.log_variances), state
 
     def decode_chunk(

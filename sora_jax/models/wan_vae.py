@@ -44,6 +44,8 @@ class WanVAEConfig:
     recompute: bool = False
 
     def __post_init__(self) -> None:
+        if min(self.channels, self.width, self.blocks, *self.multipliers) < 1:
+            raise ConfigError("vae: channels, width, multipliers and blocks must be positive")
         if len(self.halve_frames) != len(self.multipliers) - 1:
             raise ConfigError(
                 f"vae: {len(self.multipliers)} levels but {len(self.halve_frames)} times "

@@ -25,9 +25,10 @@ LARGEST_WEIGHT = 1e4  # of the adversarial term, where its gradient vanishes
 class AdversarialConfig:
     """A discriminator, and how the autoencoder heeds it: with `weight` times the norm of the other
     terms' gradient over that of this one, both at the last kernel (arXiv:2012.09841, equation 7),
-    and not at all in the first `warmup_steps`, in which the discriminator learns alone.
+    and not at all in the first `warmup_steps`, in which the discriminator catches up.
 
-    `r1`: weight of half the squared gradient of its scores at real clips (arXiv:1801.04406).
+    `r1`: weight of half the squared gradient of its scores at real clips (arXiv:1801.04406), a mean
+    over its patches, so that it weighs the same for clips of any size.
     """
 
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
@@ -186,7 +187,8 @@ def _discriminator_loss(
     }
     if config.r1:
         slope = jax.grad(lambda video: jnp.sum(_mean_scores(discriminator, model.vae, video)))(real)
-        penalty = jnp.mean(jnp.sum(jnp.square(slope), (1, 2, 3, 4)))
+        patches = of_real[0].size
+        penalty = patches * jnp.mean(jnp.sum(jnp.square(slope), (1, 2, 3, 4)))
         total += 0.5 * config.r1 * penalty
         metrics["discriminator/r1"] = penalty
     return total, metrics

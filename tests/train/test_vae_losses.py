@@ -132,7 +132,7 @@ def by_hand(model: JudgedVAE, weight: float) -> tuple[Any, Any, float]:
     def hinge(discriminator: Discriminator) -> Any:
         real, fake = discriminator(target), discriminator(decoded(model.vae)[0])
         slope = jax.grad(lambda x: jnp.sum(jnp.mean(discriminator(x), (1, 2, 3))))(target)
-        r1 = 0.5 * 0.5 * jnp.mean(jnp.sum(slope**2, (1, 2, 3, 4)))
+        r1 = 0.5 * 0.5 * real[0].size * jnp.mean(jnp.sum(slope**2, (1, 2, 3, 4)))
         return 0.5 * (jnp.mean(jnp.maximum(1 - real, 0)) + jnp.mean(jnp.maximum(1 + fake, 0))) + r1
 
     norms = [

@@ -19,6 +19,7 @@ from typing import cast
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from sora_jax.data.formats import open_image
 from sora_jax.eval.reconstruction import levels_of, psnr, resized
 
 Video = UInt8[np.ndarray, "t h w 3"]
@@ -103,7 +104,7 @@ def jpeg(video: Video, quality: int) -> Coded:
         Image.fromarray(frame).save(file, "JPEG", quality=quality, subsampling=2)
         content = file.getvalue()
         size += _scan_bytes(content)
-        frames.append(np.asarray(Image.open(io.BytesIO(content)).convert("RGB")))
+        frames.append(np.asarray(open_image(content).convert("RGB")))
     return Coded(np.stack(frames), size)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from sora_jax.data.formats import open_video
 from sora_jax.data.media import av_rate
 
 QUALITY = 12  # x264's constant rate factor: no difference that one sees
@@ -80,7 +81,7 @@ def join_segments(segments: Sequence[tuple[Path, int]], output: Any, fps: float)
         stream: Any = None
         before = 0
         for path, frames in segments:
-            with av.open(str(path), "r") as container:
+            with open_video(path) as container:
                 source = container.streams.video[0]
                 if stream is None:
                     stream = joined.add_stream_from_template(source)

@@ -19,7 +19,7 @@ from sora_jax.sharding.rules import mesh_of, over_mesh
 from sora_jax.train.compiler_options import compile_here
 from sora_jax.train.executables import Executables
 from sora_jax.train.state import TrainState
-from sora_jax.train.step import Metrics, Sums, TrainStep
+from sora_jax.train.step import Metrics, Moment, Sums, TrainStep
 
 
 class ShapeError(UserError):
@@ -100,7 +100,7 @@ def abstract_sums(step: TrainStep, state: TrainState, batch: Any, key: PRNGKeyAr
     parameters, a copy in each replica."""
     gradients = functools.partial(step.gradients, rows=1)  # whose number is in no shape
     model, class_key = over_mesh((state.model, key), mesh_of(batch))
-    _, metrics = jax.eval_shape(gradients, model, batch, class_key)
+    _, metrics = jax.eval_shape(gradients, model, batch, Moment(class_key, state.step))
     mesh = mesh_of(state)
     replicas = mesh.shape["replica"]
 

@@ -24,7 +24,7 @@ from sora_jax.train.optimizer import OptimizerConfig, make_optimizer
 from sora_jax.train.programs import ShapeError
 from sora_jax.train.run import Evaluator, Prepared, Run, TrainConfig
 from sora_jax.train.state import TrainState, abstract_state, init_state
-from sora_jax.train.step import TrainStep
+from sora_jax.train.step import Moment, TrainStep
 from sora_jax.types import Drawn
 from tests.tiny import eight_device_mesh
 
@@ -72,9 +72,9 @@ def make_model(rngs: nnx.Rngs) -> Linear:
 
 
 def loss(
-    model: Linear, batch: jax.Array, key: jax.Array, rows: int
+    model: Linear, batch: jax.Array, moment: Moment, rows: int
 ) -> tuple[jax.Array, dict[str, Any]]:
-    noise = jax.random.normal(key, batch.shape)
+    noise = jax.random.normal(moment.key, batch.shape)
     return jnp.mean((model(batch + noise) - jnp.sum(batch, -1, keepdims=True)) ** 2), {}
 
 

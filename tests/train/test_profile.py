@@ -14,6 +14,7 @@ from sora_jax.errors import ConfigError
 from sora_jax.models.vae import VAE
 from sora_jax.train.diffusion_loss import diffusion_loss
 from sora_jax.train.profile import Profiler, ProfileWindow
+from sora_jax.train.step import Moment
 from tests import tiny
 
 
@@ -60,7 +61,7 @@ def test_programs_name_the_parts_of_the_models() -> None:
     model = jax.eval_shape(lambda: tiny.make_generator(nnx.Rngs(0)))
     batch, key = tiny.latent_batch(0), jax.random.key(0)
     loss = diffusion_loss(DiffusionConfig())
-    grad = jax.jit(jax.grad(lambda *inputs: loss(*inputs, key, 4)[0]))
+    grad = jax.jit(jax.grad(lambda *inputs: loss(*inputs, Moment(key, 0), 4)[0]))
     program = grad.lower(model, batch).as_text(debug_info=True)
     parts = ("text", "modulation", "patches", "self_attention", "cross_attention", "mlp")
     # Going back, they are called transpose(jvp(mlp)) and so on.

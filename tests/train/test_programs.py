@@ -19,7 +19,7 @@ from sora_jax.train.optimizer import OptimizerConfig
 from sora_jax.train.programs import Update, lower_close, lower_step
 from sora_jax.train.run import TrainConfig
 from sora_jax.train.state import TrainState
-from sora_jax.train.step import TrainStep
+from sora_jax.train.step import Moment, TrainStep
 from sora_jax.types import LatentBatch
 from tests.tiny import eight_device_mesh, latent_batch, one_device_mesh
 from tests.train.test_meshes import DIT, fresh_state
@@ -46,8 +46,8 @@ def by_hand(batches: tuple[LatentBatch, ...], steps: int) -> Iterator[dict[str, 
     state, run_key = start(step, one_device_mesh())
     gradients = jax.jit(step.gradients, static_argnames="rows")
     for number in range(steps):
-        key = jax.random.fold_in(run_key, number)
-        found = [gradients(state.model, each, key, rows=len(each.example_id)) for each in batches]
+        now = Moment(jax.random.fold_in(run_key, number), number)
+        found = [gradients(state.model, each, now, rows=len(each.example_id)) for each in batches]
         pairs = zip(*[jax.tree.leaves(gradient) for gradient, _ in found], strict=True)
         mean = [np.mean([np.asarray(leaf) for leaf in leaves], 0) for leaves in pairs]
         norm = np.sqrt(sum(float(np.sum(leaf**2)) for leaf in mean))

@@ -19,7 +19,7 @@ import jax
 from absl import flags
 
 from sora_jax.cli.main import run as run_command
-from sora_jax.config import ConfigError, fingerprint, load_experiment, override
+from sora_jax.config import ConfigError, load_experiment, override
 from sora_jax.data.sources import ClipSet
 from sora_jax.files import local_path
 from sora_jax.networks import experiment_of, load_vae
@@ -113,10 +113,8 @@ def _coder() -> Coder:
     keep_on_disk()
     directory = local_path(RUN.value)
     experiment = override(experiment_of(directory), *SET.value)
-    agree(
-        {"--run": str(directory), "--output": OUTPUT.value, "config": fingerprint(experiment)}
-        | {"code": code_id(), "jax": jax.__version__}
-    )
+    asked = {"--run": str(directory), "--output": OUTPUT.value, "--set": " ".join(SET.value)}
+    agree({**asked, "code": code_id(), "jax": jax.__version__})
     mesh = make_mesh(experiment.mesh)
     vae, statistics, step = load_vae(experiment, directory, mesh)
     if is_first():

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
+import sora_jax.nn.convolution
 from sora_jax.models.latents import LatentStatistics, encode_tokens
 from sora_jax.models.patches import Grid, unpatchify
 from sora_jax.models.vae import VAE, Convolution, VAEConfig, to_uint8
@@ -130,14 +131,23 @@ def test_clips_in_one_scan_are_clips_at_once(where: str, frames: int) -> None:
     assert abs(np.asarray(decoded).astype(int) - np.asarray(pixels)).max() <= 1
 
 
-def test_a_scan_over_a_split_picture_moves_edges_alone() -> None:
+@pytest.mark.parametrize("device", ["cpu", "another"])  # which convolves over frames at once
+def test_a_scan_over_a_split_picture_moves_edges_alone(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sora_jax.nn.convolution, "device_kind", lambda: device)
+    jax.clear_caches()
     mesh = picture_mesh(MESHES["eight"], 1, SIDE // 4, SIDE // 4)
     networks, sharding = whole(*NETWORKS, mesh), clips_sharding(mesh)
     with jax.set_mesh(mesh):
         for code, array in ((decode_scan, latents(7)), (encode_scan, clip(25))):
             program = jax.jit(functools.partial(code, *networks, chunk=2))
             lowered = program.lower(jax.device_put(array, sharding))
-            only_edges_move(lowered.compile().as_text(), one_cell=True)
+            text = lowered.compile().as_text()
+            only_edges_move(text, one_cell=True)
+            over_frames = re.search(r"convolution\(.*dim_labels=b012f_", text)
+            assert bool(over_frames) == (device != "cpu")
+    jax.clear_caches()
 
 
 @pytest.mark.parametrize("what", ["decode", "encode"])

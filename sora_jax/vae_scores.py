@@ -27,12 +27,19 @@ SHOWN = 3  # clips of a bucket, on the page
 
 
 def score_autoencoder(
-    run: Path, clips: ClipSet, output: Path, most_clips: int, lpips: str = "", i3d: str = ""
+    run: Path,
+    clips: ClipSet,
+    output: Path,
+    most_clips: int,
+    lpips: str = "",
+    i3d: str = "",
+    fvd: bool = True,
 ) -> dict[str, float]:
     """Scores the averaged autoencoder of a run on up to so many clips of each bucket of a set, and
     writes what it finds. In one process, over all its devices.
 
-    `lpips`, `i3d`: files of weights, in place of those of the extra `fvd`. A measure whose weights
+    `fvd`: with the Fréchet video distance, which takes longest of all on CPU. `lpips`, `i3d`: files
+    of weights, in place of those of the extra `fvd`. A measure whose weights
     are not there is left out, which is printed, unless its file was given.
 
     Raises:
@@ -42,7 +49,7 @@ def score_autoencoder(
     experiment = experiment_of(run)
     vae, statistics, step = load_vae(experiment, run, make_mesh(MeshConfig()))
     buckets = codable_buckets(clips, experiment.vae)
-    describers = _describers(lpips, i3d)
+    describers = _describers(lpips, i3d, fvd)
     by_bucket: dict[str, dict[str, float]] = {}
     exhibits: dict[str, list[Exhibit]] = {}
     for bucket in buckets:
@@ -92,7 +99,7 @@ def codable_buckets(clips: ClipSet, config: AutoencoderConfig) -> list[Bucket]:
     return found
 
 
-def _describers(lpips: str, i3d: str) -> Describers:
+def _describers(lpips: str, i3d: str, fvd: bool) -> Describers:
     try:
         named = load_lpips(lpips)
     except UserError as error:
@@ -101,7 +108,7 @@ def _describers(lpips: str, i3d: str) -> Describers:
         print(f"without LPIPS: {error}", flush=True)
         named = None
     try:
-        backbone = i3d_backbone(i3d)
+        backbone = i3d_backbone(i3d) if fvd else None
     except UserError as error:
         if i3d:
             raise

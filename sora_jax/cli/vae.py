@@ -56,6 +56,12 @@ LPIPS = flags.DEFINE_string(
 I3D = flags.DEFINE_string(
     "i3d", "", "of score: file of weights of I3D (default: those of the same)", flag_values=FLAGS
 )
+FVD = flags.DEFINE_bool(
+    "fvd",
+    True,
+    "of score: with the Fréchet video distance, which takes longest of all on CPU",
+    flag_values=FLAGS,
+)
 SET = flags.DEFINE_multi_string(
     "set",
     [],
@@ -103,7 +109,7 @@ def _score() -> None:
     output = run / "vae" / "scores" if OUTPUT.value is None else local_path(OUTPUT.value)
     keep_on_disk()
     clips = ClipSet(local_path(DATA.value))
-    score_autoencoder(run, clips, output, CLIPS.value, LPIPS.value, I3D.value)
+    score_autoencoder(run, clips, output, CLIPS.value, LPIPS.value, I3D.value, FVD.value)
 
 
 def _coder() -> Coder:

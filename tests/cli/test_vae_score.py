@@ -27,10 +27,21 @@ def test_flags_of_score_reach_the_call(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr(vae, "ClipSet", str)
     monkeypatch.setattr(vae, "keep_on_disk", lambda: None)
     run("score", "--run", str(tmp_path), "--data", "set", "--clips", "5", "--lpips", "vgg.pth")
-    run("score", "--run", str(tmp_path), "--data", "set", "--output", "there", "--i3d", "i3d.ckpt")
+    run(
+        "score",
+        "--run",
+        str(tmp_path),
+        "--data",
+        "set",
+        "--output",
+        "there",
+        "--i3d",
+        "i3d.ckpt",
+        "--nofvd",
+    )
     assert calls == [
-        (tmp_path, "set", tmp_path / "vae" / "scores", 5, "vgg.pth", ""),
-        (tmp_path, "set", Path("there"), 5, "vgg.pth", "i3d.ckpt"),
+        (tmp_path, "set", tmp_path / "vae" / "scores", 5, "vgg.pth", "", True),
+        (tmp_path, "set", Path("there"), 5, "vgg.pth", "i3d.ckpt", False),
     ]
 
 

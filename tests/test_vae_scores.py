@@ -94,10 +94,10 @@ def test_weights_that_are_not_there_are_told_and_given_ones_must_be(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    assert vae_scores._describers("", "") == Describers()
+    assert vae_scores._describers("", "", fvd=True) == Describers()
     shown = capsys.readouterr().out
     assert "without LPIPS: there are no weights of LPIPS of VGG16" in shown
     assert "without the Fréchet video distance: there are no weights of I3D" in shown
     for arguments in ((str(tmp_path / "none"), ""), ("", str(tmp_path / "none"))):
         with pytest.raises(UserError, match="cannot read weights of .*none"):
-            vae_scores._describers(*arguments)
+            vae_scores._describers(*arguments, fvd=True)

@@ -2,10 +2,10 @@
 
     python -m benchmarks.vae_footage --runs runs
 
-Of runs/vae, runs/unjudged, runs/judged and runs/vae_world, each scored where it is on footage by
-`sora vae score`. Writes benchmarks/results/vae_footage.json, docs/vae_pictures.png, the middle
-frames of held-out clips as each has them, and docs/vae_world.png, the curves of a run against a
-discriminator.
+Of runs/vae, which runs/unjudged and runs/judged went on from, these two scored by `sora vae score`
+on held-out footage; and of runs/vae_world. Writes benchmarks/results/vae_footage.json,
+docs/vae_pictures.png, the middle frames of held-out clips as each has them, and docs/vae_world.png,
+the curves of a run against a discriminator.
 """
 
 import argparse
@@ -24,11 +24,11 @@ matplotlib.use("Agg")
 HERE = Path(__file__).resolve().parent
 RESULT, DOCS = HERE / "results" / "vae_footage.json", HERE.parent / "docs"
 HEADING = 20  # pixels of height
-SCORED = ("vae", "unjudged", "judged")
+BEFORE, SCORED = "vae", ("unjudged", "judged")
 MEASURES = ("psnr_db", "bilinear/psnr_db", "ssim", "lpips/st-lpips-vgg", "flicker_relative")
 CURVES = {
     "psnr_db": "PSNR of the clips trained on, dB",
-    "adversarial/weight": "weight of the adversarial term",
+    "kl": "KL of a number of the latents",
     "discriminator": "loss of the discriminator",
 }
 
@@ -39,6 +39,14 @@ def lines_of(run: Path) -> list[dict[str, Any]]:
     return [line for line in map(json.loads, lines) if "loss" in line]
 
 
+def minutes_of(run: Path) -> float:
+    """That its steps of training took, evaluation and saving included."""
+    lines = lines_of(run)
+    steps = np.diff([0, *(line["step"] for line in lines)])
+    seconds = [n * line["seconds/step"] for n, line in zip(steps, lines, strict=True)]
+    return round(sum(seconds) / 60, 1)
+
+
 def scores_of(run: Path) -> dict[str, Any]:
     """The measures of every bucket, and what they are of."""
     metrics = json.loads((run / "vae" / "scores" / "metrics.json").read_text())
@@ -47,13 +55,10 @@ def scores_of(run: Path) -> dict[str, Any]:
         bucket, _, measure = name.partition("/")
         if measure in (*MEASURES, "clips"):
             buckets.setdefault(bucket, {})[measure] = round(value, 4)
-    lines = lines_of(run)
-    steps = np.diff([0, *(line["step"] for line in lines)])
-    seconds = sum(count * line["seconds/step"] for count, line in zip(steps, lines, strict=True))
     return {
         "step": metrics["step"],
-        "minutes_of_training": round(seconds / 60, 1),
-        "scored_on": metrics["scored_on"],
+        "minutes_of_training": minutes_of(run),
+        "set": metrics["scored_on"].rpartition("(")[2].rstrip(")"),
         "buckets": buckets,
     }
 
@@ -77,12 +82,11 @@ def draw_curves(lines: list[dict[str, Any]], path: Path) -> None:
 
 def draw_pictures(runs: Path, path: Path) -> None:
     """The sheets of the runs that went on without and with judges, side by side."""
-    names = SCORED[1:]
-    sheets = [Image.open(runs / name / "vae" / "scores" / "pictures.png") for name in names]
+    sheets = [Image.open(runs / name / "vae" / "scores" / "pictures.png") for name in SCORED]
     size = sum(sheet.width for sheet in sheets), max(sheet.height for sheet in sheets) + HEADING
     whole = Image.new("RGB", size, "white")
     left = 0
-    for name, sheet in zip(names, sheets, strict=True):
+    for name, sheet in zip(SCORED, sheets, strict=True):
         ImageDraw.Draw(whole).text((left, 4), f"vae:{name}", fill="black")
         whole.paste(sheet, (left, HEADING))
         left += sheet.width
@@ -108,6 +112,7 @@ def main() -> None:
         "command": "python -m benchmarks.vae_footage --runs runs",
         "date": datetime.date.today().isoformat(),
         "hardware": f"{os.cpu_count()} CPU cores, of the runs and of this",
+        "minutes_before": minutes_of(runs / BEFORE),
         "scores": {name: scores_of(runs / name) for name in SCORED},
     }
     draw_pictures(runs, DOCS / "vae_pictures.png")

@@ -167,7 +167,7 @@ def _weighed(
     )
     weight = config.weight * jnp.minimum(norm / (fooling_norm + 1e-6), LARGEST_WEIGHT)
     weight = jnp.where(jnp.asarray(moment.step) < config.warmup_steps, 0.0, weight)
-    metrics |= {"adversarial": fooling, "adversarial/weight": weight}
+    metrics |= {"adversarial": fooling, "adversarial_weight": weight}
     return value + weight * fooling, slope + weight * fooling_slope, metrics
 
 

@@ -150,7 +150,7 @@ def assert_close(found: Any, expected: Any) -> None:
 @pytest.mark.parametrize("step", [2, 3])
 def test_each_network_gets_the_gradient_of_its_own_loss(step: int) -> None:
     gradients, metrics = losses(JUDGED, step)
-    weight = float(metrics["adversarial/weight"])
+    weight = float(metrics["adversarial_weight"])
     of_vae, of_discriminator, ratio = by_hand(JUDGED, weight)
     assert weight == pytest.approx(0.0 if step < 3 else 0.7 * ratio, rel=1e-3)
     assert_close(gradients.vae, of_vae)

@@ -133,7 +133,23 @@ def convolve_by_matmul(
     return jnp.concatenate(cells, -1) @ rearrange(kernel, "f y x i o -> (f y x i) o")
 
 
-class ResidualBlock(nnx.Module):
+class Recomputable(nnx.Module):
+    """A block whose inside, `_apply`, the backward pass computes again if `recompute` says so."""
+
+    recompute: bool
+
+    def __call__(self, x: Float[Array, "b t h w c"], state: State) -> tuple[Array, State]:
+        apply = type(self)._apply
+        after: tuple[Array, State] = (jax.checkpoint(apply) if self.recompute else apply)(
+            self, x, state
+        )
+        return after
+
+    def _apply(self, x: Array, state: State) -> tuple[Array, State]:
+        raise NotImplementedError
+
+
+class ResidualBlock(Recomputable):
     """x + conv(silu(norm(conv(silu(norm(x)))))); only the first convolution spans time."""
 
     def __init__(self, width: int, method: Convolution, recompute: bool, *, rngs: nnx.Rngs):
@@ -141,11 +157,6 @@ class ResidualBlock(nnx.Module):
         self.first_norm, self.second_norm = RMSNorm(width), RMSNorm(width)
         self.first = CausalConv(width, width, 3, method, rngs=rngs)
         self.second = CausalConv(width, width, 1, method, rngs=rngs, scale=0.1)
-
-    def __call__(self, x: Float[Array, "b t h w c"], state: State) -> tuple[Array, State]:
-        apply = jax.checkpoint(ResidualBlock._apply) if self.recompute else ResidualBlock._apply
-        after: tuple[Array, State] = apply(self, x, state)
-        return after
 
     def _apply(self, x: Array, state: State) -> tuple[Array, State]:
         first, second = (None, None) if state is None else state

@@ -12,7 +12,7 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float
 
-from sora_jax.models.vae import State
+from sora_jax.models.vae import Recomputable, State
 from sora_jax.nn.blockwise import attend_blockwise
 from sora_jax.nn.convolution import convolve_causally, convolve_pictures, convolve_upsampled
 from sora_jax.nn.layers import Linear
@@ -62,7 +62,7 @@ class CausalConv(Convolution):
         return y, jnp.concatenate([before, x[:, -self.past :]], 1)[:, -self.past :]
 
 
-class ResidualBlock(nnx.Module):
+class ResidualBlock(Recomputable):
     """shortcut(x) + conv(silu(norm(conv(silu(norm(x))))))."""
 
     def __init__(self, inputs: int, outputs: int, recompute: bool, *, rngs: nnx.Rngs):
@@ -72,11 +72,6 @@ class ResidualBlock(nnx.Module):
         self.second = CausalConv(outputs, outputs, rngs=rngs)
         same = inputs == outputs
         self.shortcut = None if same else Linear(inputs, outputs, ("embed", "mlp"), rngs=rngs)
-
-    def __call__(self, x: Float[Array, "b t h w i"], state: State) -> tuple[Array, State]:
-        apply = jax.checkpoint(ResidualBlock._apply) if self.recompute else ResidualBlock._apply
-        after: tuple[Array, State] = apply(self, x, state)
-        return after
 
     def _apply(self, x: Array, state: State) -> tuple[Array, State]:
         first, second = (None, None) if state is None else state

@@ -11,8 +11,8 @@ could not be read.
 """
 
 from sora_jax.data.buckets import Bucket, DataConfig, ShapeClass
-from sora_jax.diffusion.conditioning import ConditioningConfig
 from sora_jax.diffusion.loss import DiffusionConfig
+from sora_jax.diffusion.patterns import ConditioningConfig
 from sora_jax.diffusion.times import TimesConfig
 from sora_jax.eval.evaluator import EvaluationConfig
 from sora_jax.experiment import DiTStage, Experiment, VAEStage

@@ -10,8 +10,8 @@ import dataclasses
 
 from experiments import demo
 from sora_jax.data.buckets import Bucket, DataConfig, ShapeClass
-from sora_jax.diffusion.conditioning import ConditioningConfig
 from sora_jax.diffusion.loss import DiffusionConfig
+from sora_jax.diffusion.patterns import ConditioningConfig
 from sora_jax.diffusion.times import TimesConfig
 from sora_jax.experiment import Experiment, VAEStage
 from sora_jax.sample.generate import SamplingConfig

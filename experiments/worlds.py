@@ -13,8 +13,8 @@ is 1.00 of the occluder, .96 of the pan, .62 of the bounce, .46 of the painter a
 
 from sora_jax.checkpoints import RetentionConfig
 from sora_jax.data.buckets import Bucket, DataConfig, ShapeClass
-from sora_jax.diffusion.conditioning import ConditioningConfig
 from sora_jax.diffusion.loss import DiffusionConfig
+from sora_jax.diffusion.patterns import ConditioningConfig
 from sora_jax.diffusion.times import TimesConfig
 from sora_jax.eval.evaluator import EvaluationConfig
 from sora_jax.experiment import DiTStage, Experiment, VAEStage

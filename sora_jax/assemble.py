@@ -42,14 +42,14 @@ from sora_jax.work import dit_work, peak_flops, vae_work
 def vae_run(experiment: Experiment, clips: Clips, directory: Path) -> Run:
     """The autoencoder's training run."""
     mesh = make_mesh(experiment.mesh)
-    stage, names = experiment.vae_stage, [b.name for b in experiment.data.buckets]
-    filled = clips.filled_buckets(experiment.data)
-    chosen = [i for i in filled if not stage.buckets or names[i] in stage.buckets]
+    stage, buckets = experiment.vae_stage, experiment.data.buckets
+    filled = [i for i in clips.filled_buckets(experiment.data) if not buckets[i].appended]
+    chosen = [i for i in filled if not stage.buckets or buckets[i].name in stage.buckets]
     rows = experiment.vae_rows()
     make_steps = functools.partial(
         Steps, clips, experiment.data, rows, experiment.seed, buckets=chosen or filled
     )
-    steps = make_steps(shardings=[rows_sharding(mesh)] * len(names))
+    steps = make_steps(shardings=[rows_sharding(mesh)] * len(buckets))
     _, shown = first_shown(make_steps(), experiment)
     return _run(
         "vae",

@@ -67,8 +67,9 @@ def encode_set(
             that is no bucket, or `output` holds something else.
     """
     clips.require_pixels("encoding")
-    filled = clips.filled_buckets(experiment.data)
-    names = [experiment.data.buckets[bucket].name for bucket in filled]
+    sizes, filled = experiment.data.buckets, clips.filled_buckets(experiment.data)
+    filled = tuple(bucket for bucket in filled if not sizes[bucket].appended)
+    names = [sizes[bucket].name for bucket in filled]
     unknown = [name for name in clips.manifest.shards if name not in names]
     if unknown:
         raise DataError(

@@ -161,7 +161,9 @@ class Experiment:
         return Grid(frames, bucket.height // side, bucket.width // side)
 
     def tokens(self, bucket: Bucket) -> int:
-        return self.grid(bucket).tokens
+        """Of a clip, with those appended to it."""
+        appended = [Bucket(each, bucket.height, bucket.width) for each in bucket.appended]
+        return sum(self.grid(each).tokens for each in (bucket, *appended))
 
     def classes(self) -> tuple[ShapeClass, ...]:
         """Shape class of each bucket."""

@@ -1,6 +1,7 @@
 """Batches of the loader -> batches on their devices, laid out as their shape class has them."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -8,9 +9,18 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from sora_jax.data.buckets import ShapeClass
+from sora_jax.data.buckets import Bucket, ShapeClass
+from sora_jax.diffusion.patterns import draw_appended
+from sora_jax.errors import ConfigError
 from sora_jax.experiment import Experiment
-from sora_jax.models.latents import LatentStatistics, encode_batch, lay_out
+from sora_jax.models.latents import (
+    AppendedClip,
+    LatentStatistics,
+    appended_tokens,
+    encode_batch,
+    encode_tokens,
+    lay_out,
+)
 from sora_jax.models.t5 import T5Encoder
 from sora_jax.models.text import encode_rows
 from sora_jax.models.vae import VAE
@@ -18,7 +28,7 @@ from sora_jax.sharding.mesh import mesh_for_rows
 from sora_jax.sharding.rules import rows_sharding
 from sora_jax.train.programs import Programs
 from sora_jax.train.run import Prepared
-from sora_jax.types import EncodedBatch, LatentBatch, Text, VideoBatch
+from sora_jax.types import Appended, EncodedBatch, LatentBatch, Text, VideoBatch
 
 Prepare = Callable[[tuple[int, Any]], Prepared]
 
@@ -35,8 +45,17 @@ def prepare_clips(experiment: Experiment, mesh: Mesh) -> Prepare:
 
 
 def prepare_latents(experiment: Experiment, mesh: Mesh) -> Prepare:
-    """Of latents made beforehand: laid out on the host, so that no bucket needs a program."""
+    """Of latents made beforehand: laid out on the host, so that no bucket needs a program.
 
+    Raises:
+        ConfigError: something is appended to clips, which is cut out of pixels.
+    """
+    for bucket in experiment.data.buckets:
+        if bucket.appended:
+            raise ConfigError(
+                f"bucket {bucket.name}: what is appended to clips is cut out of their pixels: "
+                "train on a set of clips without dit_stage.encode_once, or remove the bucket"
+            )
     meshes = [mesh_for_rows(mesh, each.context) for each in experiment.classes()]
 
     def prepare(item: tuple[int, EncodedBatch]) -> Prepared:
@@ -57,6 +76,9 @@ def prepare_encoded(
 
     def encode(vae: VAE, batch: VideoBatch, bucket: int) -> LatentBatch:
         encoded = encode_batch(vae, statistics, batch, experiment.dit.patch)
+        if experiment.data.buckets[bucket].appended:
+            cut = cut_out(experiment, bucket, vae, statistics, batch)
+            encoded = dataclasses.replace(encoded, appended=cut)
         return _laid_out(experiment, bucket, encoded)
 
     classes = experiment.classes()
@@ -75,6 +97,28 @@ def prepare_encoded(
         return Prepared(laid, _trained(experiment, item[0]))
 
     return prepare
+
+
+def cut_out(
+    experiment: Experiment, bucket: int, vae: VAE, statistics: LatentStatistics, batch: VideoBatch
+) -> Appended:
+    """What is given beside the clips of a batch: others, cut out of these."""
+    size, patch = experiment.data.buckets[bucket], experiment.dit.patch
+    places = draw_appended(
+        experiment.dit_stage.diffusion.conditioning,
+        jax.random.key(experiment.seed),
+        batch.example_id,
+        size.frames,
+        size.appended,
+    )
+    seconds = places.start / batch.fps[:, None] + places.delay
+    clips = []
+    for number, frames in enumerate(size.appended):
+        cut = jax.vmap(functools.partial(jax.lax.dynamic_slice_in_dim, slice_size=frames))
+        tokens = encode_tokens(vae, statistics, cut(batch.video, places.start[:, number]), patch)
+        grid = experiment.grid(Bucket(frames, size.height, size.width))
+        clips.append(AppendedClip(tokens, grid, seconds[:, number], places.is_used[:, number]))
+    return appended_tokens(clips, batch.fps, experiment.vae.temporal, tokens.shape[-1])
 
 
 def prepare_embedded(

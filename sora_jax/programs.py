@@ -109,6 +109,7 @@ def abstract_batch(experiment: Experiment, shape_class: ShapeClass, mesh: Mesh) 
         coordinates=of(jnp.float32, tokens, 3),
         segments=of(jnp.int32, tokens),
         frames=of(jnp.int32, tokens),
+        appended=of(jnp.int32, tokens),
         text=text,
         example_id=of(jnp.int32, shape_class.clips),
     )

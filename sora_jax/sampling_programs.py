@@ -11,19 +11,13 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
 from sora_jax.data.ladder import aligned
+from sora_jax.diffusion.patterns import Pattern
 from sora_jax.experiment import Experiment
 from sora_jax.models.latents import LatentStatistics
 from sora_jax.models.patches import Grid
 from sora_jax.networks import make_generator, make_vae
-from sora_jax.sample.generate import (
-    Inputs,
-    Models,
-    Request,
-    Size,
-    batch_rows,
-    check_size,
-    sample_tokens,
-)
+from sora_jax.sample.generate import Inputs, Models, batch_rows, sample_tokens
+from sora_jax.sample.requests import Request, Size, check_size
 from sora_jax.sample.stream import chunk_lengths, decode_chunk, encode_chunk
 from sora_jax.scaling.flops import Row, dit_flops, text_flops, vae_chunk_flops
 from sora_jax.sharding.mesh import picture_mesh
@@ -33,7 +27,7 @@ from sora_jax.sharding.rules import (
     replicated,
     rows_sharding,
 )
-from sora_jax.types import Text
+from sora_jax.types import Appended, Text
 
 What = Literal["sample", "vae_encode", "vae_decode"]
 
@@ -82,7 +76,8 @@ def program_of(experiment: Experiment, what: What, clip: Clip, mesh: Mesh) -> Pr
 def _sampling(experiment: Experiment, clip: Clip, rows: int, mesh: Mesh) -> Program:
     """All steps from noise to latents, with the captions' encoding."""
     sampling, dit, data = experiment.sampling, experiment.dit, experiment.data
-    size = Size(clip.frames, clip.height, clip.width, given_frames=0)
+    size = Size(clip.frames, clip.height, clip.width)
+    channels = dit.patch**2 * experiment.vae.channels
     of_rows: Any = functools.partial(jax.ShapeDtypeStruct, sharding=rows_sharding(mesh))
     with jax.set_mesh(mesh):
         shapes = jax.eval_shape(lambda: make_generator(experiment, nnx.Rngs(0)))
@@ -92,12 +87,26 @@ def _sampling(experiment: Experiment, clip: Clip, rows: int, mesh: Mesh) -> Prog
         if experiment.text.source == "given":
             embeddings = (rows, data.text_length, experiment.text.width)
             text = Text(of_rows(embeddings, jnp.bfloat16), text)
+        numbers, counts = (
+            functools.partial(of_rows, dtype=kind) for kind in (jnp.float32, jnp.int32)
+        )
         inputs = Inputs(
             text=text,
             null_text=text,
-            fps=of_rows((rows,), jnp.float32),
-            seed=of_rows((rows,), jnp.int32),
-            given=of_rows((rows, 0, dit.patch**2 * experiment.vae.channels), jnp.float32),
+            fps=numbers((rows,)),
+            seed=counts((rows,)),
+            known=numbers((rows, _grid(experiment, clip).tokens, channels)),
+            beside=Appended(
+                numbers((rows, 0, channels)), numbers((rows, 0, 3)), *(counts((rows, 0)),) * 2
+            ),
+            pattern=Pattern(
+                counts((rows, 1)),
+                numbers((rows, 1, 4)),
+                of_rows((rows, 1), bool),
+                counts((rows, 1)),
+            ),
+            slope=numbers((rows, 1, 2)),
+            offset=numbers((rows, 1, 2)),
         )
         times = experiment.dit_stage.diffusion.times
         lowered = sample_tokens.lower(

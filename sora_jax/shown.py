@@ -8,7 +8,8 @@ from sora_jax.data.buckets import Bucket
 from sora_jax.data.captions import EmbeddedCaptions
 from sora_jax.data.pipeline import Steps
 from sora_jax.experiment import Experiment
-from sora_jax.sample.generate import Captions, Request
+from sora_jax.sample.generate import Captions
+from sora_jax.sample.requests import Request
 from sora_jax.types import Text
 
 SHOWN_ROWS = 4

@@ -4,7 +4,7 @@ Axis letters used in every signature:
     b rows of a batch      t frames (pixels or latents)   h w height and width
     c channels             n tokens of a row              d model width
     l text tokens          m noise levels of a row        k head width
-    s clips of a row
+    s clips of a row       j clips appended to one
 
 Segment ids number the clips that share a row from 1; 0 is padding, which nothing attends to.
 """
@@ -36,6 +36,17 @@ class VideoBatch:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Appended:
+    """Tokens of clips that are given beside other clips, each encoded by itself."""
+
+    latents: Float[Array, "b n c"]  # normalised latent patches
+    coordinates: Float[Array, "b n 3"]  # as of `Layout`, in the time of the clip they are beside
+    frames: Int[Array, "b n"]  # latent frame, in the clip that is appended
+    number: Int[Array, "b n"]  # of that clip, from 1; 0 where it is left out
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class EncodedBatch:
     """Clips of one bucket after the autoencoder: as many tokens as they have, nothing padded."""
 
@@ -43,6 +54,7 @@ class EncodedBatch:
     text: "Int[Array, 'b l'] | Text"  # token ids, or embeddings that were made beforehand
     fps: Float[Array, " b"]
     example_id: Int[Array, " b"]
+    appended: Appended | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -72,16 +84,24 @@ class Text:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class LatentBatch:
-    """Encoded clips with all that their tokens say: the batch that the diffusion step trains on,
-    padded to a shape class, so that the compiled step depends on the class alone.
+class Places:
+    """Where the tokens of rows stand, and whose they are: what patterns of conditioning speak of.
 
-    A row has places for s clips, filled from the first; its clips follow each other in `latents`,
-    and their captions, of l / s tokens each, in `text`."""
+    A row has places for s clips, filled from the first; its clips follow each other, each followed
+    by what is appended to it."""
 
-    latents: Float[Array, "b n c"]  # normalised latent patches, 0 at padding
     coordinates: Float[Array, "b n 3"]  # seconds, y and x in patches from the centre
     segments: Int[Array, "b n"]
-    frames: Int[Array, "b n"]  # latent frame of each token: what conditioning patterns speak of
-    text: Int[Array, "b l"] | Text  # token ids, or embeddings that were made beforehand
+    frames: Int[Array, "b n"]  # latent frame of each token
+    appended: Int[Array, "b n"]  # which of the clips appended to its clip it is of; 0: of that
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LatentBatch(Places):
+    """Encoded clips with all that their tokens say: the batch that the diffusion step trains on,
+    padded to a shape class, so that the compiled step depends on the class alone."""
+
+    latents: Float[Array, "b n c"]  # normalised latent patches, 0 at padding
+    text: Int[Array, "b l"] | Text  # ids or embeddings of the captions, l / s tokens each
     example_id: Int[Array, "b s"]

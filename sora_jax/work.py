@@ -26,7 +26,7 @@ def flops_row(experiment: Experiment, shape_class: ShapeClass) -> Row:
         experiment.vae.channels,
         clips * experiment.data.text_length,
         experiment.text.width,
-        levels=2 * clips,
+        levels=(1 + experiment.dit_stage.diffusion.conditioning.levels) * clips,
         clips=clips,
     )
 
@@ -46,8 +46,9 @@ def dit_work(experiment: Experiment, *, encodes: bool) -> Mapping[str, Work]:
         row, rows = flops_row(experiment, its_class), its_class.rows
         hardware = rows * hardware_flops(config, row, experiment.text)
         if encodes:
-            size = (bucket.frames, bucket.height, bucket.width)
-            hardware += clips * vae_flops(experiment.vae, *size)[0]
+            for frames in (bucket.frames, *bucket.appended):
+                flops = vae_flops(experiment.vae, frames, bucket.height, bucket.width)
+                hardware += clips * flops[0]
         work[bucket.name] = Work(rows * train_flops(config, row, experiment.text), hardware)
     return work
 

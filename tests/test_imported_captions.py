@@ -17,7 +17,7 @@ from sora_jax.encoded import captions_read, encode_set
 from sora_jax.experiment import Experiment
 from sora_jax.networks import load_run, load_vae, make_sampler
 from sora_jax.run_directory import open_directory
-from sora_jax.sample.generate import Request
+from sora_jax.sample.requests import Request
 from sora_jax.sharding.mesh import make_mesh
 from sora_jax.types import Text
 from sora_jax.weights.t5 import import_encoder

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import jaxtyping
 import pytest
 
-from sora_jax.diffusion.conditioning import noise_field
+from sora_jax.diffusion.conditioning import in_clip
 
 
 def test_there_are_eight_devices() -> None:
@@ -13,7 +13,5 @@ def test_there_are_eight_devices() -> None:
 
 
 def test_a_wrong_shape_is_caught_at_the_call() -> None:
-    frames, segments = jnp.zeros((2, 3), jnp.int32), jnp.zeros((2, 4), jnp.int32)
-    given_frames, level = jnp.zeros((2, 1), jnp.int32), jnp.zeros((2, 1))
     with pytest.raises(jaxtyping.TypeCheckError, match="segments"):
-        noise_field(frames, segments, given_frames, level, level)
+        in_clip(jnp.zeros(4, jnp.int32), 1)

@@ -1,5 +1,6 @@
 """Networks, batches and meshes so small that a test compiles them in seconds."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
+from jaxtyping import Array
 
+from sora_jax.diffusion.patterns import Pattern, nothing_given
 from sora_jax.models.dit import DiTConfig
 from sora_jax.models.generator import Generator
 from sora_jax.models.latents import token_coordinates
@@ -16,7 +19,7 @@ from sora_jax.models.patches import Grid, token_frames
 from sora_jax.models.text import TextConfig
 from sora_jax.models.vae import VAEConfig
 from sora_jax.sharding.mesh import MeshConfig, make_mesh
-from sora_jax.types import LatentBatch
+from sora_jax.types import LatentBatch, Places
 
 VAE = VAEConfig(channels=4, widths=(8,), folds=((4, 4),), blocks=1)
 TEXT = TextConfig(depth=1, width=32, heads=2)
@@ -67,9 +70,25 @@ def latent_batch(
         ),
         segments=jnp.stack([pad(np.ones(grid.tokens, np.int32)) for grid in clips]),
         frames=jnp.stack([pad(token_frames(grid)) for grid in clips]),
+        appended=jnp.zeros((rows, tokens), jnp.int32),
         text=jnp.asarray(text, jnp.int32),
         example_id=jnp.arange(rows, dtype=jnp.int32)[:, None] + 100 * seed,
     )
+
+
+def places(frames: Any, segments: Any, appended: Any = None) -> Places:
+    """Tokens that all stand at one place in the picture."""
+    frames, segments = jnp.asarray(frames), jnp.asarray(segments)
+    appended = jnp.zeros_like(segments) if appended is None else jnp.asarray(appended)
+    return Places(jnp.zeros((*frames.shape, 3)), segments, frames, appended)
+
+
+def prefix_given(prefix: Any, time: Any, level: Any) -> tuple[Pattern, Array]:
+    """Pattern and levels of clips [b, s] with so many latent frames given at a level, and the rest
+    at a time."""
+    prefix = jnp.asarray(prefix)
+    pattern = dataclasses.replace(nothing_given(*prefix.shape), prefix=prefix)
+    return pattern, jnp.stack([jnp.asarray(time), jnp.asarray(level)], -1).astype(jnp.float32)
 
 
 def one_device_mesh() -> Mesh:

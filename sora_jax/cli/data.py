@@ -157,8 +157,9 @@ def simulated_clips(
     count: int, config: DataConfig, worlds: Sequence[WorldName], first_seed: int
 ) -> Iterator[SourceClip]:
     """Of each bucket by its weight, worlds in turn, seeds from `first_seed` through all buckets."""
-    total = sum(bucket.weight for bucket in config.buckets)
-    for bucket in config.buckets:
+    buckets = config.stored_buckets()
+    total = sum(bucket.weight for bucket in buckets)
+    for bucket in buckets:
         if bucket.height != bucket.width:
             raise ConfigError(f"worlds are seen in square frames, and bucket {bucket.name} is none")
         share = max(1, round(count * bucket.weight / total / len(worlds)))
@@ -177,8 +178,9 @@ def world_clips(
     count: int, config: DataConfig, world: WorldConfig, first_seed: int
 ) -> Iterator[SourceClip]:
     """About `count` clips of the procedural world, at least one for each bucket."""
-    total = sum(bucket.weight for bucket in config.buckets)
-    for bucket in config.buckets:
+    buckets = config.stored_buckets()
+    total = sum(bucket.weight for bucket in buckets)
+    for bucket in buckets:
         share = max(1, round(count * bucket.weight / total))
         seeds = range(first_seed, first_seed + share)
         first_seed += share
@@ -199,7 +201,7 @@ def _build_set(
             print(f"{line['outcome']}: {line['source']}: {line['reason']}{detail}")
         if len(told) > SHOWN_LINES:
             print(f"... and {len(told) - SHOWN_LINES} more like these")
-    for bucket in config.buckets:
+    for bucket in config.stored_buckets():
         records = manifest.records(bucket.name)
         print(f"{bucket.name:14} {records:8} clips{'' if records else ' (nothing to train on)'}")
     print(", ".join(f"{name} {count}" for name, count in manifest.ledger_counts.items()))

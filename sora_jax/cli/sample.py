@@ -26,7 +26,7 @@ from sora_jax.data.buckets import Bucket, nearest_size
 from sora_jax.data.footage import read_frames, read_image, scan_video
 from sora_jax.data.transforms import fit, fit_changes
 from sora_jax.networks import LoadedRun, load_run, make_sampler
-from sora_jax.sample.generate import Request
+from sora_jax.sample.requests import Request
 from sora_jax.sample.video_io import write_for_vbench, write_samples
 from sora_jax.train.executables import keep_on_disk
 from sora_jax.weights.text_encoders import open_embedder

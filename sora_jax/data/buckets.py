@@ -11,22 +11,35 @@ MAX_SHAPE_CLASSES = 8  # each is a compiled program
 
 @dataclasses.dataclass(frozen=True)
 class Bucket:
-    """Clips of one size; a step draws all its rows from one bucket. An image has one frame."""
+    """Clips of one size; a step draws all its rows from one bucket. An image has one frame.
+
+    To each clip others are appended that are cut out of it, of so many frames each, which the model
+    is given beside it (diffusion/patterns.py). Such a bucket reads what one without them does."""
 
     frames: int
     height: int
     width: int
     weight: float = 1.0  # share of the steps, relative to the other buckets
+    appended: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if min(self.frames, self.height, self.width) < 1:
+        if min(self.frames, self.height, self.width, *self.appended) < 1:
             raise ConfigError(f"bucket {self.name}: sizes must be positive")
+        if max(self.appended, default=0) > self.frames:
+            raise ConfigError(
+                f"bucket {self.name}: clips cannot be cut out of one that has fewer frames"
+            )
         if not (self.weight > 0 and math.isfinite(self.weight)):
             raise ConfigError(f"bucket {self.name}: weight {self.weight} must be positive")
 
     @property
-    def name(self) -> str:
+    def stored(self) -> str:
+        """Name of its clips in a set."""
         return f"{self.frames}x{self.height}x{self.width}"
+
+    @property
+    def name(self) -> str:
+        return "+".join((self.stored, *map(str, self.appended)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +110,15 @@ class DataConfig:
             raise ConfigError(f"data.fps {self.fps} must be positive")
         if not 0 <= self.caption_dropout <= 1:
             raise ConfigError(f"data.caption_dropout {self.caption_dropout} is not in [0, 1]")
+
+    def stored_buckets(self) -> tuple[Bucket, ...]:
+        """What a set has clips of: the buckets without what is appended, each once, with the
+        weights of all that read it."""
+        weights: dict[tuple[int, int, int], float] = {}
+        for bucket in self.buckets:
+            size = (bucket.frames, bucket.height, bucket.width)
+            weights[size] = weights.get(size, 0.0) + bucket.weight
+        return tuple(Bucket(*size, weight) for size, weight in weights.items())
 
 
 def _check_weights(field: str, weights: Sequence[tuple[str, float]]) -> None:
@@ -190,10 +212,9 @@ def check_buckets(config: DataConfig, temporal: int, spatial: int) -> None:
         ConfigError: a bucket has other than 1 + temporal * k frames, or an indivisible side.
     """
     for bucket in config.buckets:
-        if (bucket.frames - 1) % temporal:
-            raise ConfigError(
-                f"bucket {bucket.name}: {bucket.frames} frames are not 1 + {temporal}k"
-            )
+        for frames in (bucket.frames, *bucket.appended):
+            if (frames - 1) % temporal:
+                raise ConfigError(f"bucket {bucket.name}: {frames} frames are not 1 + {temporal}k")
         if bucket.height % spatial or bucket.width % spatial:
             raise ConfigError(
                 f"bucket {bucket.name}: {bucket.height} x {bucket.width} pixels are not "

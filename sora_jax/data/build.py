@@ -130,7 +130,7 @@ def record_of(clip: SourceClip, config: DataConfig) -> tuple[str, Record]:
     Raises:
         DataError: it has not the size of a bucket, no caption, or no sensible rate.
     """
-    names = {(b.frames, b.height, b.width): b.name for b in config.buckets}
+    names = {(b.frames, b.height, b.width): b.stored for b in config.buckets}
     frames, height, width = clip.video.shape[:3]
     bucket = names.get((clip.duration or frames, height, width))
     pixels = clip.video.dtype == np.uint8 and clip.video.shape[3:] == (3,)
@@ -195,7 +195,7 @@ class _Writer:
 
         self._directory = directory
         self._config = config
-        buckets = [bucket.name for bucket in config.buckets]
+        buckets = [bucket.stored for bucket in config.stored_buckets()]
         identity = tfds.core.dataset_info.DatasetIdentity(
             name="sora",
             version=tfds.core.Version("1.0.0"),

@@ -257,11 +257,11 @@ class ClipSet:
 
     def counts(self, bucket: Bucket) -> list[int]:
         """Records of a bucket, of each set that this one is made of: itself."""
-        return [self.manifest.records(bucket.name)]
+        return [self.manifest.records(bucket.stored)]
 
     def source(self, bucket: Bucket) -> ShardSource[Any]:
         """Records of a bucket; empty if the set has none."""
-        shards = self.manifest.shards.get(bucket.name, ())
+        shards = self.manifest.shards.get(bucket.stored, ())
         if self.manifest.latents is None:
             return ShardSource(self.directory, shards, Record.parse, decode_record)
         return ShardSource(self.directory, shards, LatentRecord.parse, posterior_mean)
@@ -279,5 +279,5 @@ class ClipSet:
         return tuple(
             index
             for index, bucket in enumerate(config.buckets)
-            if self.manifest.records(bucket.name)
+            if self.manifest.records(bucket.stored)
         )

@@ -13,8 +13,9 @@ def by_noise_level(values: Float[Array, "b n"], field: NoiseField) -> Float[Arra
 
     First over the tokens of each level in the row's table, of which there are few.
     """
-    own = field.level_index[..., None] == jnp.arange(field.levels.shape[1])
+    levels = field.levels.reshape(len(field.levels), -1)
+    own = field.level_index[..., None] == jnp.arange(levels.shape[1])
     of_levels = jnp.sum(jnp.where(own, values[..., None], 0.0), 1)
-    bins = jnp.minimum(jnp.floor(field.levels * LEVEL_BINS), LEVEL_BINS - 1)
+    bins = jnp.minimum(jnp.floor(levels * LEVEL_BINS), LEVEL_BINS - 1)
     in_bins = bins[..., None] == jnp.arange(LEVEL_BINS)
     return jnp.sum(jnp.where(in_bins, of_levels[..., None], 0.0), 1)

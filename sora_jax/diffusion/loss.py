@@ -6,8 +6,9 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sora_jax.diffusion.conditioning import ConditioningConfig, NoiseField
+from sora_jax.diffusion.conditioning import NoiseField
 from sora_jax.diffusion.path import interpolate, velocity_target
+from sora_jax.diffusion.patterns import ConditioningConfig
 from sora_jax.diffusion.times import TimesConfig
 
 

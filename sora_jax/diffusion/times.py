@@ -60,6 +60,22 @@ def training_times(
     return times_at(config, (strata + jitter) / clips, tokens)
 
 
+def training_levels(
+    config: TimesConfig,
+    key: PRNGKeyArray,
+    example_id: Int[Array, " b"],
+    tokens: Int[Array, " b"],
+    clips: int,
+    count: int,
+) -> Float[Array, "b m"]:
+    """`training_times` for each clip, and `count` - 1 more of the same distribution, for parts of
+    clips that stand at levels of their own."""
+    first = training_times(config, key, example_id, tokens, clips)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, 1), example_id)
+    others = jax.vmap(lambda key: jax.random.uniform(key, (count - 1,)))(keys)
+    return jnp.concatenate([first[:, None], times_at(config, others.T, tokens).T], 1)
+
+
 def times_at(
     config: TimesConfig, quantiles: Float[Array, "*n b"], tokens: Int[Array, " b"]
 ) -> Float[Array, "*n b"]:

@@ -50,7 +50,8 @@ def longest_examples(clips: ClipSet, data: DataConfig, count: int) -> list[Examp
         UserError: the set has no pixels, or no clip of such a size.
     """
     clips.require_pixels("scoring")
-    filled = [data.buckets[index] for index in clips.filled_buckets(data)]
+    buckets = [data.buckets[index] for index in clips.filled_buckets(data)]
+    filled = [bucket for bucket in buckets if not bucket.appended]
     if not filled:
         raise ConfigError(f"{clips.directory} has no clip of the sizes that the run was made for")
     return set_examples(clips, longest(filled), count)

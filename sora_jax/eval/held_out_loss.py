@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from sora_jax.diffusion.conditioning import in_clip
 from sora_jax.diffusion.levels import LEVEL_BINS
+from sora_jax.diffusion.patterns import nothing_given
 from sora_jax.diffusion.times import TimesConfig, times_at
 from sora_jax.diffusion.token_errors import clip_sizes, token_errors
 from sora_jax.eval.clip_scores import Score, of_values
@@ -54,13 +55,14 @@ def held_out_loss(
     def losses(model: Any, batch: LatentBatch, key: PRNGKeyArray) -> tuple[Array, Array]:
         for_time, for_noise = jax.random.split(key)
         clips = batch.example_id.shape
-        tokens, _ = clip_sizes(batch)
+        tokens = clip_sizes(batch).tokens
         times = stratified_times(config, for_time, batch.example_id.reshape(-1), tokens, strata)
         times = times.reshape(strata, *clips)
-        none = jnp.zeros(clips, jnp.int32)
+        nothing = nothing_given(*clips)
 
         def at(time: Float[Array, "b s"]) -> Float[Array, "b s"]:
-            errors, _ = token_errors(model, batch, for_noise, none, time, jnp.zeros(clips))
+            levels = jnp.stack([time, jnp.zeros(clips)], -1)
+            errors, _ = token_errors(model, batch, for_noise, nothing, levels)
             own = in_clip(batch.segments, clips[1])
             return jnp.sum(jnp.where(own, errors[..., None], 0.0), 1)
 

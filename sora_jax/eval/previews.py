@@ -8,7 +8,8 @@ from jaxtyping import UInt8
 
 from sora_jax.eval.reconstruction import reconstruct
 from sora_jax.models.judged_vae import autoencoder_of
-from sora_jax.sample.generate import Request, Sampler
+from sora_jax.sample.generate import Sampler
+from sora_jax.sample.requests import Request
 
 Video = UInt8[np.ndarray, "t h w 3"]
 

@@ -21,7 +21,8 @@ from sora_jax.eval.reconstruction import (
 )
 from sora_jax.eval.suite import Found, Suite, Video, placed
 from sora_jax.models.vae import VAE
-from sora_jax.sample.generate import Request, Sampler, latent_frames
+from sora_jax.sample.generate import Sampler, latent_frames
+from sora_jax.sample.requests import Request
 
 Videos = Sequence[Video]
 

@@ -37,7 +37,8 @@ from sora_jax.eval.worlds.table import (
     score_columns,
     tabulate,
 )
-from sora_jax.sample.generate import Request, Sampler
+from sora_jax.sample.generate import Sampler
+from sora_jax.sample.requests import Request
 from sora_jax.world.painter import counterfactual
 from sora_jax.world.splits import IN_DISTRIBUTION, Cell, Split, ood_grid
 from sora_jax.world.worlds import WorldClip, WorldClips, find_world

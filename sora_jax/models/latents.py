@@ -1,16 +1,18 @@
 """Pixels <-> normalised latent tokens: where the autoencoder meets the transformer's tokens."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from sora_jax.models.patches import Grid, coordinates, patchify, token_frames
 from sora_jax.models.vae import VAE, to_unit
-from sora_jax.types import EncodedBatch, LatentBatch, Text, VideoBatch
+from sora_jax.types import Appended, EncodedBatch, LatentBatch, Text, VideoBatch
 
 AnyArray = Array | np.ndarray
 
@@ -22,6 +24,16 @@ class LatentStatistics:
 
     mean: Float[AnyArray, " c"]
     deviation: Float[AnyArray, " c"]
+
+
+@dataclasses.dataclass(frozen=True)
+class AppendedClip:
+    """Encoded clips, of `grid`, that are given beside each one of a batch."""
+
+    latents: Float[AnyArray, "b n p"]  # normalised latent patches
+    grid: Grid
+    seconds: Float[AnyArray, " b"]  # from the first frame of the clip it is beside to its own
+    is_used: Bool[AnyArray, " b"]
 
 
 def grid_of(vae: VAE, frames: int, height: int, width: int, patch: int) -> Grid:
@@ -81,6 +93,37 @@ def encode_batch(
     return EncodedBatch(latents, batch.text, batch.fps, batch.example_id)
 
 
+def appended_tokens(
+    clips: Sequence[AppendedClip], fps: Float[AnyArray, " b"], temporal: int, channels: int
+) -> Appended:
+    """Tokens, of so many channels, of clips that are given beside those of a batch at `fps`; in
+    NumPy, but for latents that are not, if `fps` is."""
+    xp, rows = fps.__array_namespace__(), len(fps)
+    none: Any = [np.zeros((rows, 0, width), np.float32) for width in (channels, 3)]
+    none += [np.zeros((rows, 0), np.int32)] * 2
+    parts = [Appended(*none)]
+    for number, clip in enumerate(clips, 1):
+        coordinates = token_coordinates(clip.grid, temporal, fps)
+        later = clip.seconds[:, None, None] * xp.asarray([1.0, 0.0, 0.0], "float32")
+        latents: Any = clip.latents
+        count = (rows, clip.grid.tokens)
+        parts.append(
+            Appended(
+                latents=latents,
+                coordinates=coordinates + later,
+                frames=xp.broadcast_to(token_frames(clip.grid, xp=xp), count),
+                number=xp.broadcast_to(xp.where(clip.is_used, number, 0)[:, None], count),
+            )
+        )
+
+    def joined(*each: AnyArray) -> Any:
+        on_host = all(isinstance(x, np.ndarray) for x in each)
+        return np.concatenate(each, 1) if on_host else jnp.concatenate(each, 1)
+
+    tokens: Appended = jax.tree.map(joined, *parts)
+    return dataclasses.replace(tokens, number=tokens.number.astype("int32"))
+
+
 def lay_out(
     batch: EncodedBatch, grid: Grid, temporal: int, tokens: int, clips: int = 1
 ) -> LatentBatch:
@@ -95,7 +138,9 @@ def lay_out(
         clips: that a row has places for.
     """
     xp = batch.latents.__array_namespace__()
-    count, held = len(batch.latents), min(clips, tokens // grid.tokens)
+    count, appended = len(batch.latents), batch.appended
+    of_clip = grid.tokens + (0 if appended is None else appended.number.shape[1])
+    held = min(clips, tokens // of_clip)
     segment = xp.arange(count, dtype="int32")[:, None] % held + 1
 
     def in_rows(x: Any, length: int) -> Any:
@@ -103,8 +148,9 @@ def lay_out(
         x = rearrange(x, "(b s) n ... -> b (s n) ...", s=held)
         return xp.pad(x, ((0, 0), (0, length - x.shape[1]), *((0, 0),) * (x.ndim - 2)))
 
-    def of_tokens(x: Any) -> Any:
-        return in_rows(xp.broadcast_to(x, (count, grid.tokens, *x.shape[2:])), tokens)
+    def of_tokens(x: Any, of_appended: Any = None) -> Any:
+        x = xp.broadcast_to(x, (count, grid.tokens, *x.shape[2:]))
+        return in_rows(x if appended is None else xp.concatenate([x, of_appended], 1), tokens)
 
     def of_captions(x: Any) -> Any:
         return in_rows(x, clips * x.shape[1])
@@ -116,11 +162,14 @@ def lay_out(
         )
     else:
         text = of_captions(text)
+    none: Any = (None, None, None, xp.zeros((count, 0), "int32"))
+    beside = Appended(*none) if appended is None else appended
     return LatentBatch(
-        latents=of_tokens(batch.latents),
-        coordinates=of_tokens(token_coordinates(grid, temporal, batch.fps)),
-        segments=of_tokens(segment),
-        frames=of_tokens(token_frames(grid, xp=xp)[None]),
+        latents=of_tokens(batch.latents, beside.latents),
+        coordinates=of_tokens(token_coordinates(grid, temporal, batch.fps), beside.coordinates),
+        segments=of_tokens(segment, xp.where(beside.number > 0, segment, 0)),
+        frames=of_tokens(token_frames(grid, xp=xp)[None], beside.frames),
+        appended=of_tokens(xp.zeros((1, 1), "int32"), beside.number),
         text=text,
         example_id=in_rows(batch.example_id[:, None], clips),
     )

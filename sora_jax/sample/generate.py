@@ -1,7 +1,7 @@
-"""Captions, and frames to go on from, -> videos: the trained networks run from noise to pixels.
+"""Requests -> videos: the trained networks run from noise to pixels.
 
-Text to video, text to image, animating an image and continuing a clip are one function: they differ
-in how many of the first latent frames are given, and that is a noise level of 0.
+All tasks are one function. They differ in which tokens are given, and that is a noise level of 0,
+and in the levels that the others start from.
 """
 
 import dataclasses
@@ -19,19 +19,25 @@ from jaxtyping import Array, Float, Int, UInt8
 from sora_jax.data.ladder import aligned
 from sora_jax.diffusion.conditioning import NoiseField, layout_of, noise_field
 from sora_jax.diffusion.guidance import guided
-from sora_jax.diffusion.path import token_noise
+from sora_jax.diffusion.path import interpolate, token_noise
+from sora_jax.diffusion.patterns import Pattern
 from sora_jax.diffusion.sampler import Method, integrate
 from sora_jax.diffusion.times import TimesConfig, sampling_times
-from sora_jax.errors import ConfigError, UserError
+from sora_jax.errors import ConfigError
 from sora_jax.models.generator import Generator
-from sora_jax.models.latents import LatentStatistics, grid_of, token_coordinates
-from sora_jax.models.patches import token_frames
+from sora_jax.models.latents import (
+    AppendedClip,
+    LatentStatistics,
+    appended_tokens,
+    grid_of,
+    lay_out,
+)
+from sora_jax.models.patches import Grid
 from sora_jax.models.vae import VAE
+from sora_jax.sample.requests import Request, Sample, Size, size_of
 from sora_jax.sample.stream import decode_clips, encode_clips, whole
 from sora_jax.sharding.rules import constrain, parameter_shardings, rows_sharding, ways_of
-from sora_jax.types import Text
-
-MAX_SEED = 2**31 - 1
+from sora_jax.types import Appended, EncodedBatch, LatentBatch, Places, Text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,43 +59,6 @@ class SamplingConfig:
             )
 
 
-class RequestError(UserError):
-    """A clip that cannot be made as it was asked for."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """A clip to be made. Its noise depends on `seed` alone: not on the batch, not on the device."""
-
-    prompt: str
-    frames: int
-    height: int
-    width: int
-    fps: float
-    seed: int
-    given: UInt8[np.ndarray, "t h w 3"] | None = None  # first frames: 1, or 1 + temporal * k
-
-
-@dataclasses.dataclass(frozen=True)
-class Sample:
-    """A clip that was made: uint8 [t, h, w, 3]."""
-
-    request: Request
-    video: UInt8[np.ndarray, "t h w 3"]
-    given: tuple[bool, ...]  # of each latent frame
-    prompt_is_cut: bool  # it has more tokens than the network reads
-
-
-@dataclasses.dataclass(frozen=True)
-class Size:
-    """What a compiled program depends on: the pixels of its clips, and the frames given to it."""
-
-    frames: int
-    height: int
-    width: int
-    given_frames: int
-
-
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Models:
@@ -107,13 +76,18 @@ class Models:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """Requests of one size, as arrays."""
+    """Requests of one size, as arrays. Noise levels are slope * t + offset, from t = 1 to 0, and at
+    most 1: of each part of a clip, and last of what is given of it."""
 
     text: "Int[Array, 'b l'] | Text"
     null_text: "Int[Array, 'b l'] | Text"  # the empty caption
     fps: Float[Array, " b"]
     seed: Int[Array, " b"]
-    given: Float[Array, "b m p"]  # normalised latent tokens of given frames; m may be 0
+    known: Float[Array, "b n p"]  # normalised latent tokens of given frames, and 0 of all others
+    beside: Appended
+    pattern: Pattern
+    slope: Float[Array, "b 1 m"]
+    offset: Float[Array, "b 1 m"]
 
 
 @functools.partial(jax.jit, static_argnames=("size", "times", "config"))
@@ -125,39 +99,45 @@ def sample_tokens(
     Compiled once for each size, rows and config. Tokens are split over `context`, and padded so
     that they divide over it: those behind the clip's own mean nothing.
     """
-    vae = models.vae
-    grid = grid_of(vae, size.frames, size.height, size.width, models.patch)
-    rows, length = inputs.seed.shape[0], aligned(grid.tokens, ways_of("tokens"))
+    grid = _grid(models, size)
+    rows = rows_of(models, inputs, size)
+    places = Places(*map(_split, (rows.coordinates, rows.segments, rows.frames, rows.appended)))
+    known = _split(rows.latents)
     # One constant root: a row's noise follows from its seed alone.
-    channels = models.patch**2 * vae.config.channels
-    tokens = _split(token_noise(jax.random.key(0), inputs.seed, length, channels))
-    if size.given_frames:
-        tokens = jnp.concatenate([inputs.given, tokens[:, inputs.given.shape[1] :]], 1)
-
-    def every_row(x: Array) -> Array:
-        return _split(jnp.broadcast_to(x, (rows, length)))
-
-    segments = every_row((jnp.arange(length) < grid.tokens).astype(jnp.int32))
-    frames = every_row(token_frames(grid, length))
-    given_frames = jnp.full((rows, 1), latent_frames(vae, size.given_frames))
-    coordinates = _split(token_coordinates(grid, vae.config.temporal, inputs.fps, length))
-
-    def field_at(time: Float[Array, ""]) -> NoiseField:
-        levels = jnp.full((rows, 1), time)
-        return noise_field(frames, segments, given_frames, levels, jnp.zeros((rows, 1)))
+    noise = _split(token_noise(jax.random.key(0), inputs.seed, *known.shape[1:]))
+    field = functools.partial(field_at, inputs, places)
 
     text = models.generator.encode_text(inputs.text)
     null_text = models.generator.encode_text(inputs.null_text)
     velocity = guided(models.generator, config.guidance)
-    return integrate(
-        lambda x, field: _split(
-            velocity(x, layout_of(field, coordinates, segments), text, null_text)
-        ),
-        field_at,
-        _split(tokens),
+    start = field(jnp.ones(()))
+    made = integrate(
+        lambda x, field: _split(velocity(x, layout_of(field, places), text, null_text)),
+        field,
+        _split(interpolate(known, noise, start.per_token())),
         sampling_times(times, config.steps, grid.tokens),
         config.method,
     )
+    return jnp.where(start.loss_weight[..., None] > 0, made, known)
+
+
+def rows_of(models: Models, inputs: Inputs, size: Size) -> LatentBatch:
+    """Clips of one size as rows, laid out as those of training are, padded to what the mesh
+    divides."""
+    grid = _grid(models, size)
+    length = aligned(grid.tokens + inputs.beside.number.shape[1], ways_of("tokens"))
+    clips = EncodedBatch(inputs.known, inputs.text, inputs.fps, inputs.seed, inputs.beside)
+    return lay_out(clips, grid, models.vae.config.temporal, length)
+
+
+def field_at(inputs: Inputs, places: Places, time: Float[Array, ""]) -> NoiseField:
+    """The field when the sampler stands at a time."""
+    levels = jnp.clip(inputs.slope * time + inputs.offset, 0.0, 1.0)
+    return noise_field(places, inputs.pattern, levels)
+
+
+def _grid(models: Models, size: Size) -> Grid:
+    return grid_of(models.vae, size.frames, size.height, size.width, models.patch)
 
 
 def _split(x: Float[Array, "b n ..."]) -> Float[Array, "b n ..."]:
@@ -228,101 +208,105 @@ class Sampler:
         """The program that a request needs.
 
         Raises:
-            RequestError: the networks do not divide its sizes, the given frames do not fit it, or
-                a number is out of range.
+            RequestError: the networks do not divide its sizes, what is given does not fit it or
+                leaves nothing to make, or a number is out of range.
         """
         config = self.models.vae.config
-        check_size(request, config.temporal, config.spatial * self.models.patch)
-        given = 0 if request.given is None else check_given(request, config.temporal)
-        return Size(request.frames, request.height, request.width, given)
+        return size_of(request, config.temporal, config.spatial * self.models.patch)
 
     def _run(self, size: Size, requests: Sequence[Request], rows: int) -> UInt8[np.ndarray, "..."]:
         """Videos of a batch of `rows`, filled up by repeating the last request."""
         filled = [*requests, *[requests[-1]] * (rows - len(requests))]
-        models, encode = self.models, self.captions.encode
-        vae, statistics = models.vae, models.statistics
-        how: Any = {"patch": models.patch, "chunk": self.config.chunk, "mesh": self.mesh}
-        given: Any = np.zeros((rows, 0, models.patch**2 * vae.config.channels), np.float32)
-        if size.given_frames:
-            frames = np.stack([request.given for request in filled if request.given is not None])
-            given = encode_clips(vae, statistics, frames, **how)
-        arrays: Any = (
-            encode([request.prompt for request in filled], self.text_length),
-            encode([""] * rows, self.text_length),
-            np.array([request.fps for request in filled], np.float32),
-            np.array([request.seed for request in filled], np.int32),
-            given,
+        vae, statistics = self.models.vae, self.models.statistics
+        return decode_clips(
+            vae, statistics, self.tokens(filled), _grid(self.models, size), **self._coding
         )
-        inputs = Inputs(*jax.device_put(arrays, rows_sharding(self.mesh)))
+
+    def tokens(self, requests: Sequence[Request]) -> Float[Array, "b n p"]:
+        """Normalised latent tokens of requests of one size, as many as fill the mesh, before they
+        become pixels; what is behind the clip's own means nothing."""
+        size = self.size_of(requests[0])
+        inputs = self.inputs(size, requests)
+        # Frames that are given are in the arrays: the program is the same for any number of them.
+        program = dataclasses.replace(size, given_frames=0)
         with jax.set_mesh(self.mesh):
-            tokens = sample_tokens(models, inputs, size=size, times=self.times, config=self.config)
-        grid = grid_of(vae, size.frames, size.height, size.width, models.patch)
-        return decode_clips(vae, statistics, tokens, grid, **how)
+            return sample_tokens(self.models, inputs, program, self.times, self.config)
+
+    def inputs(self, size: Size, requests: Sequence[Request]) -> Inputs:
+        """Requests of one size, as many as fill the mesh, as arrays on its devices."""
+        grid = _grid(self.models, size)
+        encode, rows = self.captions.encode, len(requests)
+        fps = np.array([request.fps for request in requests], np.float32)
+        known: Any = np.zeros((rows, 0, self.models.patch**2 * self.models.vae.config.channels))
+        if size.given_frames:
+            known = self._encoded([request.given for request in requests])
+        slopes = [(*request.start_levels, 0.0) for request in requests]
+        offsets = [(*[0.0] * size.parts, request.given_level) for request in requests]
+        arrays: Any = (
+            encode([request.prompt for request in requests], self.text_length),
+            encode([""] * rows, self.text_length),
+            fps,
+            np.array([request.seed for request in requests], np.int32),
+            jnp.pad(known, ((0, 0), (0, grid.tokens - known.shape[1]), (0, 0))),
+            self._beside(requests, fps),
+            jax.tree.map(lambda *each: np.stack(each), *map(self._pattern, requests)),
+            np.array(slopes, np.float32)[:, None],
+            np.array(offsets, np.float32)[:, None],
+        )
+        return Inputs(*jax.device_put(arrays, rows_sharding(self.mesh)))
+
+    def _beside(self, requests: Sequence[Request], fps: Float[np.ndarray, " b"]) -> Appended:
+        """Tokens of what is given beside each of requests, which have alike."""
+        vae, patch = self.models.vae, self.models.patch
+        clips = []
+        for number in range(len(requests[0].beside)):
+            each = [request.beside[number] for request in requests]
+            frames, height, width, _ = each[0].video.shape
+            grid = grid_of(vae, frames, height, width, patch)
+            seconds = np.array([clip.seconds for clip in each], np.float32)
+            latents = self._encoded([clip.video for clip in each])
+            clips.append(AppendedClip(latents, grid, seconds, np.ones(len(each), bool)))
+        return appended_tokens(clips, fps, vae.config.temporal, patch**2 * vae.config.channels)
+
+    def _encoded(self, videos: Sequence[Any]) -> Float[Array, "b n p"]:
+        models = self.models
+        return encode_clips(models.vae, models.statistics, np.stack(videos), **self._coding)
+
+    @property
+    def _coding(self) -> dict[str, Any]:
+        return {"patch": self.models.patch, "chunk": self.config.chunk, "mesh": self.mesh}
+
+    def _pattern(self, request: Request) -> Pattern:
+        """What is given in place, as of one clip in a row."""
+        return pattern_of(request, self.models.vae, self.models.patch)
 
     def _sample(self, request: Request, size: Size, video: UInt8[np.ndarray, "t h w 3"]) -> Sample:
         vae = self.models.vae
-        given = latent_frames(vae, size.given_frames)
+        kept = latent_frames(vae, request.kept_frames)
         return Sample(
             request=request,
             video=video,
-            given=tuple(frame < given for frame in range(latent_frames(vae, size.frames))),
+            given=tuple(frame < kept for frame in range(latent_frames(vae, size.frames))),
             prompt_is_cut=self.captions.length(request.prompt) > self.text_length,
         )
+
+
+def pattern_of(request: Request, vae: VAE, patch: int) -> Pattern:
+    """What is given in place of the one clip of a row, [1]; in NumPy. Tokens that the box cuts
+    through are made."""
+    cell = vae.config.spatial * patch
+    box = np.array([-np.inf, np.inf] * 2, np.float32)
+    if request.box is not None:
+        centres = np.repeat([request.height, request.width], 2) / cell / 2
+        top, bottom, left, right = np.array(request.box) / cell
+        low, high = (np.ceil, np.floor) if request.is_outside else (np.floor, np.ceil)
+        edges = np.array([low(top), high(bottom), low(left), high(right)])
+        box = (edges - centres).astype(np.float32)
+    prefix, parts = latent_frames(vae, request.kept_frames), len(request.start_levels)
+    counts, is_outside = np.array([[prefix], [parts]], np.int32), np.array([request.is_outside])
+    return Pattern(counts[0], box[None], is_outside, counts[1])
 
 
 def latent_frames(vae: VAE, frames: int) -> int:
     """Latent frames of so many pixel frames; 0 of none."""
     return (frames - 1) // vae.config.temporal + 1 if frames else 0
-
-
-def check_size(request: Request, temporal: int, cell: int) -> None:
-    """Checks sizes, rate and seed. `cell`: pixels per side of a token.
-
-    Raises:
-        RequestError: naming the nearest sizes that work.
-    """
-    problems = []
-    if request.frames < 1 or (request.frames - 1) % temporal:
-        fewer = 1 + max(request.frames - 1, 0) // temporal * temporal
-        problems.append(f"{fewer} or {fewer + temporal} frames")
-    for name, side in (("height", request.height), ("width", request.width)):
-        if side < 1 or side % cell:
-            less = max(side, 0) // cell * cell
-            choices = f"{less} or {less + cell}" if less else f"{cell}"
-            problems.append(f"a {name} of {choices}")
-    if problems:
-        raise RequestError(
-            f"a clip of {request.frames} frames of {request.height} x {request.width} pixels "
-            f"(height x width) cannot be made; {' and '.join(problems)} would work"
-        )
-    if not (request.fps > 0 and math.isfinite(request.fps)):
-        raise RequestError(f"fps {request.fps} is not a frame rate: it must be positive")
-    if not 0 <= request.seed <= MAX_SEED:
-        raise RequestError(f"seed {request.seed} is not between 0 and {MAX_SEED}")
-
-
-def check_given(request: Request, temporal: int) -> int:
-    """How many frames are given.
-
-    Raises:
-        RequestError: they are of another size, not 1 + temporal * k, or leave nothing to make.
-    """
-    given = request.given
-    assert given is not None
-    if given.dtype != np.uint8 or given.ndim != 4 or given.shape[3] != 3 or not len(given):
-        raise RequestError(
-            f"given frames are {given.dtype} of shape {given.shape}: give uint8 [t, h, w, 3]"
-        )
-    if given.shape[1:3] != (request.height, request.width):
-        raise RequestError(
-            f"the given frames are {given.shape[1]} x {given.shape[2]} pixels (height x width) and "
-            f"the clip is {request.height} x {request.width}: resize the one or ask for the other"
-        )
-    if (len(given) - 1) % temporal:
-        fewer = 1 + (len(given) - 1) // temporal * temporal
-        raise RequestError(f"{len(given)} frames cannot be given; {fewer} would work")
-    if len(given) >= request.frames:
-        raise RequestError(
-            f"{len(given)} of {request.frames} frames are given: ask for more than are given"
-        )
-    return len(given)

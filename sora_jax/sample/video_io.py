@@ -19,8 +19,8 @@ from jaxtyping import UInt8
 from sora_jax.data.media import encode_png
 from sora_jax.errors import UserError
 from sora_jax.files import write_file, write_json
-from sora_jax.sample.generate import Sample
 from sora_jax.sample.mp4 import Mp4Writer
+from sora_jax.sample.requests import Sample
 
 SMALL_SIDE = 128  # pixels: clips below are shown larger, by a whole factor
 SHEET_FRAMES = 6  # of a clip on a contact sheet, evenly spaced

@@ -9,6 +9,7 @@ from sora_jax.diffusion.guidance import guided
 from sora_jax.diffusion.levels import LEVEL_BINS, by_noise_level
 from sora_jax.diffusion.loss import velocity_matching
 from sora_jax.diffusion.path import interpolate
+from tests.tiny import places, prefix_given
 
 SHAPE = (3, 8, 2)
 SEGMENTS = jnp.array([[1] * 8, [1] * 4 + [0] * 4, [1] * 8])
@@ -19,7 +20,7 @@ DATA, NOISE = jax.random.normal(jax.random.key(0), (2, *SHAPE))
 def field() -> NoiseField:
     """A clip with two frames given, a padded image, and a clip that is given whole."""
     time, level = jnp.array([[0.7], [0.4], [0.5]]), jnp.array([[0.05], [0.0], [0.0]])
-    return noise_field(FRAMES, SEGMENTS, jnp.array([[2], [0], [1]]), time, level)
+    return noise_field(places(FRAMES, SEGMENTS), *prefix_given([[2], [0], [1]], time, level))
 
 
 def test_the_right_velocity_costs_nothing_and_a_wrong_one_its_square_per_sample() -> None:
@@ -49,11 +50,12 @@ def test_sums_by_noise_level_are_those_of_the_tokens_at_it() -> None:
     frames, segments = jnp.tile(FRAMES, (1, 2)), jnp.concatenate([SEGMENTS, 2 * SEGMENTS], 1)
     time = jnp.array([[0.7, 0.05], [0.4, 1.0], [0.59, 0.6]])
     level = jnp.array([[0.05, 0.3], [0.0, 0.0], [0.1, 0.0]])
-    row = noise_field(frames, segments, jnp.array([[2, 1], [0, 0], [1, 0]]), time, level)
+    given = prefix_given([[2, 1], [0, 0], [1, 0]], time, level)
+    row = noise_field(places(frames, segments), *given)
     values = np.random.default_rng(0).normal(size=segments.shape) * np.asarray(row.loss_weight)
     expected = np.zeros((3, LEVEL_BINS))
     for (i, k), index in np.ndenumerate(np.asarray(row.level_index)):
-        bin_of = min(int(np.asarray(row.levels)[i, index] * LEVEL_BINS), LEVEL_BINS - 1)
+        bin_of = min(int(np.asarray(row.levels)[i].ravel()[index] * LEVEL_BINS), LEVEL_BINS - 1)
         expected[i, bin_of] += values[i, k]
     found = by_noise_level(jnp.asarray(values, jnp.float32), row)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

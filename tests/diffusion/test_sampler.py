@@ -18,6 +18,7 @@ from sora_jax.diffusion.conditioning import NoiseField, noise_field
 from sora_jax.diffusion.path import token_noise
 from sora_jax.diffusion.sampler import Method, integrate
 from sora_jax.diffusion.times import TimesConfig, sampling_times
+from tests.tiny import places, prefix_given
 
 TOKENS, CHANNELS, ROWS = 3, 2, 4096
 SIZE = TOKENS * CHANNELS
@@ -29,13 +30,14 @@ FRAMES = jnp.broadcast_to(jnp.arange(TOKENS), (ROWS, TOKENS))
 
 
 def field_at(time: jax.Array, given: int = 0) -> NoiseField:
-    levels = jnp.full((ROWS, 1), time)
-    ones = jnp.ones_like(FRAMES)
-    return noise_field(FRAMES, ones, jnp.full((ROWS, 1), given), levels, jnp.zeros((ROWS, 1)))
+    pattern = prefix_given(
+        jnp.full((ROWS, 1), given), jnp.full((ROWS, 1), time), jnp.zeros((ROWS, 1))
+    )
+    return noise_field(places(FRAMES, jnp.ones_like(FRAMES)), *pattern)
 
 
 def velocity(x: jax.Array, field: NoiseField) -> jax.Array:
-    t = field.levels[0, 0]
+    t = field.levels[0, 0, 0]
     mean, covariance = jnp.asarray(MEAN, jnp.float32), jnp.asarray(COVARIANCE, jnp.float32)
     identity = jnp.eye(SIZE)
     precision = jnp.linalg.inv((1 - t) ** 2 * covariance + t**2 * identity)

@@ -33,7 +33,7 @@ from sora_jax.eval.examples import Example
 from sora_jax.eval.material import Material, Networks
 from sora_jax.eval.suite import metrics_of
 from sora_jax.eval.tables import table_text
-from sora_jax.sample.generate import Request, Sample
+from sora_jax.sample.requests import Request, Sample
 from tests import tiny_clip
 from tests.tiny_clip import CONTEXT, END, FIRST, IDS, PROMPTS, SIDE, VARIANTS, write_folder
 

@@ -18,7 +18,8 @@ from sora_jax.eval.evaluator import Evaluation, EvaluationConfig, evaluate, eval
 from sora_jax.eval.examples import Example, world_examples
 from sora_jax.eval.material import Material, Networks, set_material, world_material
 from sora_jax.eval.suite import Memory, Suite, metrics_of
-from sora_jax.sample.generate import Request, Sample, Sampler, SamplingConfig
+from sora_jax.sample.generate import Sampler, SamplingConfig
+from sora_jax.sample.requests import Request, Sample
 from sora_jax.world.scene import WorldConfig
 from tests.tiny_backbone import TINY, by_hand, of_pictures
 from tests.tiny_models import tiny_sampler

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sora_jax.diffusion.conditioning import ConditioningConfig
 from sora_jax.diffusion.loss import DiffusionConfig
+from sora_jax.diffusion.patterns import ConditioningConfig
 from sora_jax.diffusion.times import TimesConfig
 from sora_jax.eval.clip_scores import difference
 from sora_jax.eval.held_out_loss import ClipLosses, held_out_loss, stratified_times

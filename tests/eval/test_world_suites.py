@@ -12,7 +12,8 @@ from sora_jax.eval import world_suites
 from sora_jax.eval.suite import Memory, Suite, collect, metrics_of, score
 from sora_jax.eval.world_state import frozen
 from sora_jax.eval.world_tables import world_tables
-from sora_jax.sample.generate import Request, Sample, Sampler, SamplingConfig
+from sora_jax.sample.generate import Sampler, SamplingConfig
+from sora_jax.sample.requests import Request, Sample
 from sora_jax.world.worlds import WORLDS
 from tests.tiny_models import tiny_sampler
 

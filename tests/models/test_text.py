@@ -10,6 +10,7 @@ from flax import nnx
 
 from sora_jax.config import ConfigError
 from sora_jax.diffusion.conditioning import layout_of, noise_field
+from sora_jax.diffusion.patterns import nothing_given
 from sora_jax.models.text import TextConfig, TextEncoder, nearness, relative_buckets
 from sora_jax.types import Text
 from tests.tiny import TEXT, VOCABULARY, latent_batch, make_generator, randomised
@@ -71,9 +72,8 @@ def test_fresh_heads_look_near_and_to_one_side() -> None:
 
 def test_precomputed_embeddings_go_through_the_same_call() -> None:
     model, batch = randomised(make_generator), latent_batch(0, rows=2)
-    zero = jnp.zeros((2, 1))
-    field = noise_field(batch.frames, batch.segments, zero.astype(int), zero + 0.5, zero)
-    layout = layout_of(field, batch.coordinates, batch.segments)
+    levels = jnp.broadcast_to(jnp.array([0.5, 0.0]), (2, 1, 2))
+    layout = layout_of(noise_field(batch, nothing_given(2, 1), levels), batch)
     own = model.encode_text(batch.text)
     # A longer caption of another encoder, padded: numbers beyond its segment do not count.
     longer = Text(

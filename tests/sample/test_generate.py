@@ -2,25 +2,16 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sora_jax.diffusion.times import TimesConfig
-from sora_jax.models.latents import encode_tokens
+from sora_jax.models.latents import encode_tokens, grid_of
 from sora_jax.models.vae import to_uint8, to_unit
-from sora_jax.sample.generate import (
-    Inputs,
-    Request,
-    RequestError,
-    Sampler,
-    SamplingConfig,
-    Size,
-    sample_tokens,
-)
+from sora_jax.sample.generate import Sampler, SamplingConfig
+from sora_jax.sample.requests import Request, RequestError
 from sora_jax.sharding.mesh import MeshConfig
-from sora_jax.sharding.rules import rows_sharding
 from tests.tiny_models import tiny_sampler
 
 TIMES = TimesConfig(base_tokens=8)
@@ -51,34 +42,20 @@ def same(one: np.ndarray, other: np.ndarray) -> bool:
     return one.shape == other.shape and abs(one.astype(int) - other.astype(int)).max() <= 1
 
 
-def tokens_of(sampler: Sampler, seeds: list[int]) -> np.ndarray:
-    """Tokens of the first prompt for each seed, before they become pixels."""
-    size = Size(frames=5, height=16, width=24, given_frames=0)
-    rows = len(seeds)
-    inputs = Inputs(
-        text=sampler.captions.encode([PROMPTS[0]] * rows, 8),
-        null_text=sampler.captions.encode([""] * rows, 8),
-        fps=np.full(rows, 8.0, np.float32),
-        seed=np.array(seeds, np.int32),
-        given=np.zeros((rows, 0, 16), np.float32),
-    )
-    return tokens_of_inputs(sampler, inputs, size)
-
-
-def tokens_of_inputs(sampler: Sampler, inputs: Inputs, size: Size) -> np.ndarray:
-    inputs = jax.device_put(inputs, rows_sharding(sampler.mesh))
-    models = sampler.models
-    with jax.set_mesh(sampler.mesh):
-        return np.asarray(sample_tokens(models, inputs, size=size, times=TIMES, config=CONFIG))
+def tokens_of(sampler: Sampler, requests: list[Request]) -> np.ndarray:
+    """Tokens of the clips, before they become pixels."""
+    vae, size = sampler.models.vae, sampler.size_of(requests[0])
+    count = grid_of(vae, size.frames, size.height, size.width, sampler.models.patch).tokens
+    return np.asarray(sampler.tokens(requests))[:, :count]
 
 
 def test_a_seed_gives_the_same_sample_on_any_devices_and_in_any_batch(sampler: Sampler) -> None:
     eight = make_sampler(devices=8)
-    seeds = [5, 6, 7, 8, 9, 10, 11, 12]
-    one = tokens_of(sampler, seeds)
-    np.testing.assert_allclose(tokens_of(eight, seeds), one, atol=1e-5)
-    np.testing.assert_allclose(tokens_of(sampler, seeds[::-1])[::-1], one, atol=1e-5)
-    np.testing.assert_allclose(tokens_of(sampler, seeds[2:3]), one[2:3], atol=1e-5)
+    requests = [request(0, seed=seed) for seed in range(5, 13)]
+    one = tokens_of(sampler, requests)
+    np.testing.assert_allclose(tokens_of(eight, requests), one, atol=1e-5)
+    np.testing.assert_allclose(tokens_of(sampler, requests[::-1])[::-1], one, atol=1e-5)
+    np.testing.assert_allclose(tokens_of(sampler, requests[2:3]), one[2:3], atol=1e-5)
     assert abs(one[0] - one[1]).max() > 0.1  # and another seed another one
 
 
@@ -108,9 +85,9 @@ def test_eight_devices_make_fewer_clips_than_devices() -> None:
 def test_one_clip_is_split_over_eight_devices(sampler: Sampler) -> None:
     config = dataclasses.replace(CONFIG, rows=1, chunk=1)
     eight = make_sampler(devices=8, config=config, fsdp=1, context=8)
-    tokens = tokens_of(eight, [5])
+    tokens = eight.tokens([request(0)])
     assert tokens.shape[1] == 16  # twelve, and padding that eight devices divide
-    np.testing.assert_allclose(tokens[:, :12], tokens_of(sampler, [5]), atol=1e-5)
+    np.testing.assert_allclose(tokens[:, :12], tokens_of(sampler, [request(0)]), atol=1e-5)
     for asked in (request(0), request(1, frames=9, given=picture(5))):
         [alone], [split] = sampler.generate([asked]), eight.generate([asked])
         assert same(alone.video, split.video)
@@ -140,15 +117,7 @@ def test_given_tokens_never_move(sampler: Sampler) -> None:
     given, models = picture(5), sampler.models
     whole = jnp.concatenate([given, picture(4)])[None]  # whatever follows: the encoder is causal
     encoded = encode_tokens(models.vae, models.statistics, whole, models.patch)
-    size = Size(frames=9, height=16, width=24, given_frames=5)
-    inputs = Inputs(
-        text=sampler.captions.encode(PROMPTS[:1], 8),
-        null_text=sampler.captions.encode([""], 8),
-        fps=np.full(1, 8.0, np.float32),
-        seed=np.zeros(1, np.int32),
-        given=encoded[:, :12],
-    )
-    tokens = tokens_of_inputs(sampler, inputs, size)
+    tokens = tokens_of(sampler, [request(0, frames=9, given=given)])
     np.testing.assert_allclose(tokens[:, :12], encoded[:, :12], atol=1e-5)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sora_jax.sample.generate import Request, Sample
+from sora_jax.sample.requests import Request, Sample
 from sora_jax.sample.video_io import (
     contact_sheet,
     enlarged,

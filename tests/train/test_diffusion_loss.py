@@ -11,8 +11,8 @@ import pytest
 
 import sora_jax.diffusion.token_errors
 import sora_jax.sample.generate
-from sora_jax.diffusion.conditioning import ConditioningConfig
 from sora_jax.diffusion.loss import DiffusionConfig
+from sora_jax.diffusion.patterns import ConditioningConfig
 from sora_jax.diffusion.times import TimesConfig
 from sora_jax.prepare import to_devices
 from sora_jax.sharding.mesh import MeshConfig, make_mesh
@@ -142,6 +142,7 @@ def packed(batch: LatentBatch, tokens: int) -> LatentBatch:
         coordinates=of_tokens(batch.coordinates),
         segments=of_tokens(batch.segments * jnp.array([1, 2, 1, 2])[:, None]),
         frames=of_tokens(batch.frames),
+        appended=of_tokens(batch.appended),
         text=in_rows(batch.text, 6, 18),
         example_id=in_rows(batch.example_id, 1, 3),
     )

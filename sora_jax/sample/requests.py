@@ -1,0 +1,197 @@
+"""What a sampler is asked for and what it gives back, and what cannot be asked.
+
+Every way of using the model is a `Request`: its fields say which tokens are given and from which
+noise level the others start. tasks.py fills them in for each task by name.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+from jaxtyping import UInt8
+
+from sora_jax.errors import UserError
+
+MAX_SEED = 2**31 - 1
+MAX_PARTS = 7  # noise levels of a clip beside that of what is given
+Video = UInt8[np.ndarray, "t h w 3"]
+
+
+class RequestError(UserError):
+    """A clip that cannot be made as it was asked for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Beside:
+    """A clip that is given beside the one to be made: `seconds` from the first frame of that one to
+    its own, which may be before it, in it, after it, or far from it."""
+
+    video: Video
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """A clip to be made. Its noise depends on `seed` alone: not on the batch, not on the device.
+
+    Frames that are `given` are its first ones: 1, or 1 + temporal * k. They stay as they are, or,
+    where all of the clip's are given, they are what it is made from: the first `kept` frames stay,
+    and what is outside `box` (top, bottom, left, right, in pixels), or inside it where `is_outside`
+    says that the rest is made. That is noised to `start_levels` and made anew from there: of 1
+    nothing is left, and at 0 nothing is changed. Of several levels each is of a part of the clip,
+    of about as many consecutive latent frames.
+    """
+
+    prompt: str
+    frames: int
+    height: int
+    width: int
+    fps: float
+    seed: int
+    given: Video | None = None
+    kept: int | None = None  # None: as many as are given, or 0 where all of them are
+    box: tuple[int, int, int, int] | None = None
+    is_outside: bool = False
+    start_levels: tuple[float, ...] = (1.0,)
+    given_level: float = 0.0  # noise on what is given, of which the model is told
+    beside: tuple[Beside, ...] = ()
+    task: str = "generate"
+
+    @property
+    def given_frames(self) -> int:
+        return 0 if self.given is None else len(self.given)
+
+    @property
+    def kept_frames(self) -> int:
+        """First frames that stay as they are given."""
+        if self.kept is not None:
+            return self.kept
+        return self.given_frames if self.given_frames < self.frames else 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """A clip that was made: uint8 [t, h, w, 3]."""
+
+    request: Request
+    video: Video
+    given: tuple[bool, ...]  # of each latent frame, whether it is given whole
+    prompt_is_cut: bool  # it has more tokens than the network reads
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """What a compiled program depends on: the pixels of its clips, the frames given to it and those
+    of each clip beside it, and the parts that have noise levels of their own."""
+
+    frames: int
+    height: int
+    width: int
+    given_frames: int = 0
+    beside: tuple[int, ...] = ()
+    parts: int = 1
+
+
+def size_of(request: Request, temporal: int, cell: int) -> Size:
+    """The program that a request needs. `cell`: pixels per side of a token.
+
+    Raises:
+        RequestError: the networks do not divide its sizes, what is given does not fit it or leaves
+            nothing to make, or a number is out of range.
+    """
+    check_size(request, temporal, cell)
+    if request.given is not None:
+        _check_video("given frames", request.given, request, temporal)
+    for clip in request.beside:
+        _check_video("frames that are given beside the clip", clip.video, request, temporal)
+        if not math.isfinite(clip.seconds):
+            raise RequestError(f"frames given beside the clip at {clip.seconds} s: name a time")
+    _check_what_is_made(request, temporal)
+    return Size(
+        request.frames,
+        request.height,
+        request.width,
+        request.given_frames,
+        tuple(len(clip.video) for clip in request.beside),
+        len(request.start_levels),
+    )
+
+
+def check_size(request: Request, temporal: int, cell: int) -> None:
+    """Checks sizes, rate and seed. `cell`: pixels per side of a token.
+
+    Raises:
+        RequestError: naming the nearest sizes that work.
+    """
+    problems = []
+    if request.frames < 1 or (request.frames - 1) % temporal:
+        fewer = 1 + max(request.frames - 1, 0) // temporal * temporal
+        problems.append(f"{fewer} or {fewer + temporal} frames")
+    for name, side in (("height", request.height), ("width", request.width)):
+        if side < 1 or side % cell:
+            less = max(side, 0) // cell * cell
+            choices = f"{less} or {less + cell}" if less else f"{cell}"
+            problems.append(f"a {name} of {choices}")
+    if problems:
+        raise RequestError(
+            f"a clip of {request.frames} frames of {request.height} x {request.width} pixels "
+            f"(height x width) cannot be made; {' and '.join(problems)} would work"
+        )
+    if not (request.fps > 0 and math.isfinite(request.fps)):
+        raise RequestError(f"fps {request.fps} is not a frame rate: it must be positive")
+    if not 0 <= request.seed <= MAX_SEED:
+        raise RequestError(f"seed {request.seed} is not between 0 and {MAX_SEED}")
+
+
+def _check_video(what: str, video: Video, request: Request, temporal: int) -> None:
+    if video.dtype != np.uint8 or video.ndim != 4 or video.shape[3] != 3 or not len(video):
+        raise RequestError(
+            f"{what} are {video.dtype} of shape {video.shape}: give uint8 [t, h, w, 3]"
+        )
+    if video.shape[1:3] != (request.height, request.width):
+        raise RequestError(
+            f"the {what} are {video.shape[1]} x {video.shape[2]} pixels (height x width) and "
+            f"the clip is {request.height} x {request.width}: resize the one or ask for the other"
+        )
+    if (len(video) - 1) % temporal:
+        fewer = 1 + (len(video) - 1) // temporal * temporal
+        raise RequestError(f"{len(video)} frames cannot be given; {fewer} would work")
+
+
+def _check_what_is_made(request: Request, temporal: int) -> None:
+    """Raises RequestError where levels are no such things, what is to be changed is not given, or
+    all is given."""
+    given, kept, frames = request.given_frames, request.kept_frames, request.frames
+    levels, latent = request.start_levels, (request.frames - 1) // temporal + 1
+    if not 1 <= len(levels) <= min(MAX_PARTS, latent):
+        raise RequestError(
+            f"{len(levels)} noise levels to start from: give 1 to {MAX_PARTS}, and no more than "
+            f"the clip has latent frames ({latent})"
+        )
+    if not all(0 <= level <= 1 for level in (*levels, request.given_level)):
+        raise RequestError(f"noise levels {levels} and {request.given_level} must be from 0 to 1")
+    is_changed = request.box is not None or min(levels) < 1
+    if given >= frames and not is_changed and not 0 < kept < frames:
+        raise RequestError(
+            f"{given} of {frames} frames are given: ask for more than are given, or say what is to "
+            "be made anew"
+        )
+    if given > frames or (given < frames and is_changed):
+        raise RequestError(
+            f"{given} frames are given for a clip of {frames}: to change a clip give all its frames"
+        )
+    if not 0 <= kept <= given or kept == frames or (kept and (kept - 1) % temporal):
+        raise RequestError(
+            f"{kept} of {given} given frames cannot be kept of {frames}: 0 or 1 + {temporal}k can"
+        )
+    if request.box is not None:
+        _check_box(request.box, request)
+
+
+def _check_box(box: tuple[int, int, int, int], request: Request) -> None:
+    top, bottom, left, right = box
+    if not (0 <= top < bottom <= request.height and 0 <= left < right <= request.width):
+        raise RequestError(
+            f"the box {box} (top, bottom, left, right) is not inside a picture of "
+            f"{request.height} x {request.width} pixels (height x width)"
+        )

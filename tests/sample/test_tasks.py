@@ -1,0 +1,167 @@
+"""Tasks by name: what each gives, what comes out of it, and what cannot be asked."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sora_jax.diffusion.patterns import FAR_SECONDS
+from sora_jax.diffusion.times import TimesConfig
+from sora_jax.models.vae import to_uint8, to_unit
+from sora_jax.sample import tasks
+from sora_jax.sample.generate import Sampler, SamplingConfig
+from sora_jax.sample.requests import Request, RequestError
+from tests.tiny_models import tiny_sampler
+
+PROMPT = "a red circle"
+PLAIN = Request(PROMPT, frames=13, height=16, width=24, fps=8.0, seed=3)
+Task = Callable[[Request], Request]
+
+
+def pictures(frames: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (frames, 16, 24, 3), np.uint8)
+
+
+VIDEO, OTHER = pictures(13), pictures(13, seed=1)
+TASKS: dict[str, Task] = {
+    "generate": tasks.generate,
+    "animate": lambda r: tasks.animate(r, VIDEO[0]),
+    "extend": lambda r: tasks.extend(r, VIDEO, 5),
+    "extend_backward": lambda r: tasks.extend_backward(r, VIDEO, 5),
+    "connect": lambda r: tasks.connect(r, VIDEO, OTHER, 5),
+    "turn_into": lambda r: tasks.turn_into(r, VIDEO, OTHER, strength=0.8, latent_frames=4),
+    "loop": lambda r: tasks.loop(r, VIDEO, 5),
+    "edit": lambda r: tasks.edit(r, VIDEO, 0.5),
+    "edit_box": lambda r: tasks.edit_box(r, VIDEO, (0, 8, 8, 16)),
+    "edit_span": lambda r: tasks.edit_span(r, VIDEO, 5, 8),
+    "interpolate": lambda r: tasks.interpolate(r, {0.0: VIDEO[0], 0.5: VIDEO[4], 1.5: VIDEO[12]}),
+    "remember": lambda r: tasks.remember(r, [OTHER[:1], OTHER[:5]]),
+}
+
+
+@pytest.fixture(scope="module")
+def sampler() -> Sampler:
+    config = SamplingConfig(steps=2, rows=1)
+    return tiny_sampler([PROMPT], config, TimesConfig(base_tokens=8))
+
+
+def through(sampler: Sampler, video: np.ndarray) -> np.ndarray:
+    """A video through the autoencoder: what is given looks like that at best."""
+    vae = sampler.models.vae
+    return np.asarray(to_uint8(vae.decode(vae.encode(to_unit(jnp.asarray(video)[None]))[0])))[0]
+
+
+def assert_same(one: np.ndarray, other: np.ndarray) -> None:
+    """Up to the rounding of a float that stood on the border between two levels."""
+    assert np.abs(one.astype(int) - other.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_each_task_says_what_it_is_and_makes_a_clip(sampler: Sampler, name: str) -> None:
+    request = TASKS[name](PLAIN)
+    assert request.task == name
+    [sample] = sampler.generate([request])
+    assert sample.video.shape == (13, 16, 24, 3)
+    kept = request.kept_frames
+    if kept:
+        assert request.given is not None
+        assert_same(sample.video[:kept], through(sampler, request.given[:kept]))
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "beside"),
+    [
+        ("animate", 1, []),
+        ("extend", 5, []),
+        ("extend_backward", 0, [(5, 1.0)]),
+        ("connect", 5, [(5, 1.0)]),
+        ("loop", 5, [(5, 1.0)]),
+        ("edit_span", 5, [(5, 1.0)]),
+        ("interpolate", 1, [(1, 0.5), (1, 1.5)]),
+        ("remember", 0, [(1, -FAR_SECONDS), (5, -FAR_SECONDS)]),
+    ],
+)
+def test_frames_are_given_at_their_times(
+    name: str, given: int, beside: list[tuple[int, float]]
+) -> None:
+    request = TASKS[name](PLAIN)
+    assert request.kept_frames == given
+    assert [(len(clip.video), clip.seconds) for clip in request.beside] == beside
+
+
+def test_what_is_given_beside_a_clip_matters(sampler: Sampler) -> None:
+    made = [
+        sampler.generate([tasks.extend_backward(PLAIN, video, 5)])[0].video
+        for video in (VIDEO, OTHER)
+    ]
+    free = sampler.generate([PLAIN])[0].video
+    assert np.abs(made[0].astype(int) - made[1]).max() > 3
+    assert np.abs(made[0].astype(int) - free).max() > 3
+
+
+def test_strength_goes_from_the_video_itself_to_the_caption_alone(sampler: Sampler) -> None:
+    at = [sampler.generate([tasks.edit(PLAIN, VIDEO, s)])[0].video for s in (0.0, 0.3, 0.8, 1.0)]
+    known = through(sampler, VIDEO)
+    assert_same(at[0], known)
+    assert_same(at[3], sampler.generate([PLAIN])[0].video)
+    distances = [np.abs(video.astype(float) - known).mean() for video in at]
+    assert distances == sorted(distances)
+
+
+@pytest.mark.parametrize("is_outside", [False, True])
+def test_only_tokens_of_the_box_are_made(sampler: Sampler, is_outside: bool) -> None:
+    """Of 2 x 3 patches; the box cuts through a column, which is made either way."""
+    request = tasks.edit_box(PLAIN, VIDEO, (0, 8, 4, 16), is_outside=is_outside)
+    tokens = np.asarray(sampler.tokens([request]))[0].reshape(4, 2, 3, -1)
+    inputs = sampler.inputs(sampler.size_of(request), [request])
+    known = np.asarray(inputs.known)[0].reshape(4, 2, 3, -1)
+    stays = ~np.any(tokens != known, (0, 3))
+    box = np.array([[1, 1, 0], [0, 0, 0]], bool)
+    expected = np.array([[0, 1, 0], [0, 0, 0]], bool) if is_outside else ~box
+    np.testing.assert_array_equal(stays, expected)
+
+
+def test_turning_is_strongest_in_the_middle_and_ends_as_the_videos_do() -> None:
+    request = TASKS["turn_into"](PLAIN)
+    levels = request.start_levels
+    assert len(levels) == 4
+    assert levels == pytest.approx(levels[::-1])
+    assert levels[0] < 0.4 < 0.7 < levels[1]
+    assert request.given is not None
+    np.testing.assert_array_equal(request.given[[0, -1]], [VIDEO[0], OTHER[-1]])
+
+
+@pytest.mark.parametrize(
+    ("task", "sentence"),
+    [
+        (lambda r: tasks.extend(r, VIDEO[:3], 5), "5 frames are to be given of a video of 3"),
+        (lambda r: tasks.extend(r, VIDEO, 13), "13 of 13 frames are given"),
+        (lambda r: tasks.connect(r, VIDEO, OTHER, 9), "18 of 13 frames are given"),
+        (lambda r: tasks.extend(r, VIDEO, 4), "4 frames cannot be given; 1 would work"),
+        (lambda r: tasks.edit(r, VIDEO[:9], 0.5), "9 frames are given for a clip of 13"),
+        (lambda r: tasks.edit(r, VIDEO, 1.5), "must be from 0 to 1"),
+        (lambda r: tasks.edit_box(r, VIDEO, (0, 8, 8, 40)), "is not inside a picture of 16 x 24"),
+        (lambda r: tasks.edit_span(r, VIDEO, 6, 3), "frames 6 to 3 of a video of 13"),
+        (lambda r: tasks.edit_span(r, VIDEO, 4, 8), "4 frames cannot be given; 1 would work"),
+        (lambda r: tasks.interpolate(r, {9.0: VIDEO[0]}), "not in a clip from 0 to 1.500 s"),
+        (lambda r: tasks.animate(r, VIDEO[0][:8]), "8 x 24 pixels"),
+        (
+            lambda r: tasks.turn_into(r, VIDEO, OTHER[:9], strength=0.5, latent_frames=4),
+            "the second video has 9 frames",
+        ),
+    ],
+)
+def test_what_cannot_be_asked_is_told_in_a_sentence(
+    sampler: Sampler, task: Callable[[Request], Any], sentence: str
+) -> None:
+    with pytest.raises(RequestError, match=sentence):
+        sampler.generate([task(PLAIN)])
+
+
+def test_parts_are_no_more_than_latent_frames(sampler: Sampler) -> None:
+    request = dataclasses.replace(tasks.edit(PLAIN, VIDEO, 0.5), start_levels=(0.5,) * 5)
+    with pytest.raises(RequestError, match="no more than the clip has latent frames"):
+        sampler.generate([request])

@@ -1,6 +1,7 @@
 """What a caption may say of a scene: the true facts of each object, and sentences made of them."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,14 +42,19 @@ def caption(scene: Scene, style: Style, is_image: bool, generator: np.random.Gen
     blue square rests". An image's caption tells no motion.
     """
     told = facts(scene, is_image)
-    phrases = [_phrase(told[index], style) for index in generator.permutation(len(told))]
-    sentence = phrases[0]
+    told = tuple(told[index] for index in generator.permutation(len(told)))
+    return sentence(told, style, None if is_image else camera_direction(scene))
+
+
+def sentence(told: Sequence[ObjectFacts], style: Style, pan: Direction | None) -> str:
+    """The caption of objects in this order, and of where the camera pans."""
+    phrases = [_phrase(each, style) for each in told]
+    written = phrases[0]
     if len(phrases) > 1:
-        sentence = ", ".join(phrases[:-1]) + " and " + phrases[-1]
-    pan = camera_direction(scene)
-    if style == "dense" and pan is not None and not is_image:
-        sentence += f", the camera pans {pan}"
-    return sentence
+        written = ", ".join(phrases[:-1]) + " and " + phrases[-1]
+    if style == "dense" and pan is not None:
+        written += f", the camera pans {pan}"
+    return written
 
 
 def camera_direction(scene: Scene) -> Direction | None:

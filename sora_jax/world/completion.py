@@ -1,0 +1,117 @@
+"""Prompts completed to captions: what a prompt leaves open is drawn as scenes are, from a seed."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+from typing import TypeVar, get_args
+
+import numpy as np
+
+from sora_jax.world.caption import ObjectFacts, sentence
+from sora_jax.world.prompts import Described, UnreadError, read_prompt
+from sora_jax.world.scene import Colour, Direction, Motion, WorldConfig
+
+Choice = TypeVar("Choice")
+SEVERAL_MEANS = (2, 3)  # objects, where a prompt leaves open how many
+EVERYTHING = WorldConfig(motions=get_args(Motion))
+
+
+def complete(text: str, seed: int, is_image: bool, config: WorldConfig) -> str:
+    """A dense caption that says all that a prompt says, and of each object all that such captions
+    say. A pure function of its arguments.
+
+    What is open comes from what `config` draws, as far as that agrees with what is said: each
+    object has a colour of its own, and all move under gravity or none does. An image's caption
+    tells of motion only where the prompt does.
+
+    Raises:
+        UnreadError: the prompt says what captions of the world do not, or what no scene shows.
+    """
+    prompt = read_prompt(text)
+    words = " ".join(text.lower().split()).encode()
+    key = int.from_bytes(hashlib.sha256(words).digest()[:8], "big")
+    generator = np.random.default_rng(np.random.SeedSequence((0xE8BA4D, key, seed)))
+    objects = [
+        replace(each, count=1)
+        for each in prompt.objects
+        for _ in range(each.count or _draw(SEVERAL_MEANS, generator))
+    ]
+    colours = _colours(objects, generator, config)
+    motions = _motions(objects, generator, is_image, config)
+    told = [
+        ObjectFacts(
+            colour,
+            each.shape or _draw(config.shapes, generator),
+            each.size or _draw(config.sizes, generator),
+            motion.movement,
+            motion.direction,
+            motion.speed,
+        )
+        for each, colour, motion in zip(objects, colours, motions, strict=True)
+    ]
+    return sentence(told, "dense", prompt.pan)
+
+
+def _draw(choices: Sequence[Choice], generator: np.random.Generator) -> Choice:
+    return choices[int(generator.integers(len(choices)))]
+
+
+def _colours(
+    objects: Sequence[Described], generator: np.random.Generator, config: WorldConfig
+) -> list[Colour]:
+    """Of each object: as told, or one that no other has."""
+    told = {each.colour for each in objects}
+    others = dict.fromkeys((*config.colours, *get_args(Colour)))  # those of the config come first
+    free = [colour for colour in others if colour not in told]
+    first = sum(colour in config.colours for colour in free)
+    order = [*generator.permutation(first), *range(first, len(free))]
+    missing = sum(each.colour is None for each in objects)
+    if missing > len(free):
+        raise UnreadError(f"there are no {len(objects)} colours for as many objects")
+    drawn = iter([free[index] for index in order])
+    return [each.colour or next(drawn) for each in objects]
+
+
+def _motions(
+    objects: Sequence[Described],
+    generator: np.random.Generator,
+    is_image: bool,
+    config: WorldConfig,
+) -> list[Described]:
+    """Of each object: its motion, complete; of an image's, only where any is told."""
+    asked = [replace(each, size=None, colour=None, shape=None) for each in objects]
+    for allowed in (config, EVERYTHING):
+        scenes = []
+        for motions in (_without_gravity(allowed), _under_gravity(allowed)):
+            fitting = [
+                [Described()]
+                if is_image and each == Described()
+                else [motion for motion in motions if each.agrees(motion)]
+                for each in asked
+            ]
+            if all(fitting):
+                scenes.append(fitting)
+        if scenes:
+            return [_draw(fitting, generator) for fitting in _draw(scenes, generator)]
+    raise UnreadError("no scene of the world shows these motions together")
+
+
+def _without_gravity(config: WorldConfig) -> list[Described]:
+    motions = [Described(movement="rests")] if "still" in config.motions else []
+    if "constant" in config.motions:
+        motions += [
+            Described(movement="moves", direction=direction, speed=speed)
+            for direction, speed in product(config.directions, config.speeds)
+        ]
+    return motions
+
+
+def _under_gravity(config: WorldConfig) -> list[Described]:
+    if "gravity" not in config.motions:
+        return []
+    sideways: tuple[Direction, Direction] = ("left", "right")
+    return [Described(movement="falls", direction="down")] + [
+        Described(movement="thrown", direction=direction, speed=speed)
+        for direction, speed in product(sideways, config.speeds)
+    ]

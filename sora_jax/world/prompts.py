@@ -106,7 +106,10 @@ def read_prompt(text: str) -> Prompt:
     for part in _SPLIT.split(text):
         words = part.split()
         if camera := _CAMERA.fullmatch(part):
-            pan = _WORDS["direction"][camera[1]]
+            way: Direction = _WORDS["direction"][camera[1]]
+            if pan not in (None, way):
+                raise UnreadError(f"the camera pans {pan} and {way}")
+            pan = way
         elif groups and not _NOUNS & set(words):
             groups[-1] += words  # "a red circle, moving left"
         else:
@@ -158,7 +161,7 @@ def told_words(text: str) -> dict[str, set[str]]:
 
 
 def lost_fact(asked: Prompt, told: Prompt) -> str | None:
-    """What the first says that the second lacks or says otherwise, in words; None: nothing.
+    """What the second does to a fact of the first, in words that go on from "it"; None: nothing.
 
     Every object asked for is one of its own among those told, and none is told beside them where
     all are counted.
@@ -167,17 +170,17 @@ def lost_fact(asked: Prompt, told: Prompt) -> str | None:
     wanted = [single for each in asked.objects for single in each.singles()]
     is_open = any(each.count == SEVERAL for each in asked.objects)
     if len(singles) < len(wanted) or (len(singles) > len(wanted) and not is_open):
-        return f"it tells of {len(singles)} objects in place of {len(wanted)}"
+        return f"tells of {len(singles)} objects in place of {len(wanted)}"
     for each in wanted:
         if not any(each.agrees(single) for single in singles):
-            return f"it has no '{each}'"
+            return f"has no '{each}'"
     for single in singles:
         if not any(each.agrees(single) for each in wanted):
-            return f"it adds '{single}'"
+            return f"adds '{single}'"
     if not _all_found(wanted, singles):
-        return "its objects are not " + ", ".join(f"'{each}'" for each in wanted)
+        return "does not have each of " + ", ".join(f"'{each}'" for each in wanted)
     if asked.pan not in (None, told.pan):
-        return f"its camera does not pan {asked.pan}"
+        return f"does not pan the camera {asked.pan}"
     return None
 
 

@@ -98,6 +98,7 @@ def test_freer_words_are_read(prompt: str, objects: list[Described]) -> None:
         ("a red blue circle", "'blue' is the second colour of one object"),
         ("a circle moves left and right", "'right' is the second direction"),
         ("the camera pans up", "it names no shape"),
+        ("a star, the camera pans up, the camera pans left", "pans up and left"),
         ("red", "'red' names no shape"),
         ("", "'' names no shape"),
         ("a circle falls and a square rests", "no scene of the world shows these motions together"),

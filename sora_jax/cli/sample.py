@@ -5,8 +5,9 @@
     sora sample --run RUN --image FILE --prompt "it moves left"   a video that begins with an image
     sora sample --run RUN --video FILE --frames 13                a video that goes on from another
 
-Any size and duration that the networks divide. Writes an MP4 or PNG for each sample, a JSON beside
-it with all that made it, and a contact sheet.
+Any size and duration that the networks divide. Writes an MP4 or PNG for each sample, which says all
+that made it, as does a JSON beside it, and a contact sheet. --expand makes long prompts of short
+ones, by rule for the procedural world or by a language model, and keeps those that lose no fact.
 """
 
 import collections
@@ -14,18 +15,21 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from absl import flags
 from jaxtyping import UInt8
 
 from sora_jax.cli.main import run as run_command
-from sora_jax.config import ConfigError, load_experiment, to_dict
+from sora_jax.config import ConfigError, load_experiment
 from sora_jax.data.buckets import Bucket, nearest_size
 from sora_jax.data.footage import read_frames, read_image, scan_video
 from sora_jax.data.transforms import fit, fit_changes
+from sora_jax.expansion.expand import expand, make_expander
 from sora_jax.networks import LoadedRun, load_run, make_sampler
+from sora_jax.provenance import provenance_of
+from sora_jax.sample.generate import Sampler
 from sora_jax.sample.requests import Request
 from sora_jax.sample.video_io import write_for_vbench, write_samples
 from sora_jax.train.executables import keep_on_disk
@@ -54,6 +58,16 @@ EMBED = flags.DEFINE_string(
     "folder that `sora import` made, or MODULE:FUNCTION, that makes embeddings of captions, for a "
     "run that was trained on them",
     flag_values=FLAGS,
+)
+EXPAND = flags.DEFINE_string(
+    "expand",
+    None,
+    "expand prompts: offline, to captions of the procedural world, or by a language model at "
+    "http://HOST/v1, OpenAI-compatible, with the key in OPENAI_API_KEY",
+    flag_values=FLAGS,
+)
+EXPAND_MODEL = flags.DEFINE_string(
+    "expand_model", None, "language model of --expand, as the server calls it", flag_values=FLAGS
 )
 IMAGE = flags.DEFINE_string("image", None, "image to begin with", flag_values=FLAGS)
 VIDEO = flags.DEFINE_string("video", None, "video to go on from its end", flag_values=FLAGS)
@@ -125,17 +139,18 @@ def main(argv: Sequence[str]) -> None:
     start = read_start(run.experiment.vae.temporal)
     settings = {"steps": STEPS.value, "guidance": GUIDANCE.value, "method": METHOD.value}
     sampler = make_sampler(run, **{k: v for k, v in settings.items() if v is not None})
-    requests = make_requests(run, prompts, start)
+    requests, each = expanded(run, sampler, make_requests(run, prompts, start))
     samples = sampler.generate(requests)
     for prompt in dict.fromkeys(s.request.prompt for s in samples if s.prompt_is_cut):
         print(f"cut to the {sampler.text_length} tokens that the run reads: {prompt}")
-    provenance = {"sampling": to_dict(sampler.config), "fingerprints": run.fingerprints}
+    given = {} if start is None else {"given_file": Path(start.path).name}
+    provenance = provenance_of(run, sampler) | given
     directory = Path(OUTPUT.value or run.directory / "samples")
     if VBENCH.value:
-        paths = write_for_vbench(samples, directory)
+        paths = write_for_vbench(samples, directory, provenance, each)
         print(f"{len(paths)} videos for VBench: {directory}")
         return
-    paths = write_samples(samples, directory, provenance)
+    paths = write_samples(samples, directory, provenance, each)
     print(f"{len(paths)} samples: {paths[0]}{' ...' if len(paths) > 1 else ''}")
     print(f"contact sheet: {directory / 'contact-sheet.png'}")
 
@@ -203,6 +218,37 @@ def make_requests(run: LoadedRun, prompts: Sequence[str], start: Start | None) -
         Request(prompt, frames, height, width, fps, SEED.value + number, given)
         for number, prompt in enumerate(prompt for prompt in prompts for _ in range(COUNT.value))
     ]
+
+
+def expanded(
+    run: LoadedRun, sampler: Sampler, requests: list[Request]
+) -> tuple[list[Request], list[dict[str, Any]]]:
+    """The requests with prompts as --expand makes them, and what the files say of that; prints why
+    a prompt stays as it is.
+
+    Raises:
+        ConfigError: --expand is neither offline nor an address, or lacks --expand_model.
+        ExpansionError: the endpoint fails.
+    """
+    if EXPAND.value is None:
+        return requests, [{} for _ in requests]
+    expander = make_expander(EXPAND.value, EXPAND_MODEL.value, run.experiment.world)
+
+    def fits(prompt: str) -> bool:
+        return sampler.captions.length(prompt) <= sampler.text_length
+
+    found = [
+        expand(request.prompt, request.seed, request.frames == 1, expander, fits)
+        for request in requests
+    ]
+    for prompt, reason in dict.fromkeys((each.before, each.refused) for each in found):
+        if reason is not None:
+            print(f"not expanded, for {reason}: {prompt}")
+    made = [
+        dataclasses.replace(request, prompt=each.after)
+        for request, each in zip(requests, found, strict=True)
+    ]
+    return made, [each.as_metadata() for each in found]
 
 
 def _chosen(value: Number | None, default: Number) -> Number:

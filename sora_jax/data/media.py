@@ -80,11 +80,15 @@ def _npy_shape(header: bytes) -> tuple[int, ...]:
     return tuple(map(int, match.groups()))
 
 
-def encode_png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
+def encode_png(image: UInt8[np.ndarray, "h w 3"], comment: str | None = None) -> bytes:
+    """`comment`: a text that goes with the picture, as an iTXt chunk before it."""
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
+    file, said = io.BytesIO(), PngInfo()
+    if comment is not None:
+        said.add_itxt("Comment", comment)
+    Image.fromarray(image).save(file, "PNG", pnginfo=said)
     return file.getvalue()
 
 

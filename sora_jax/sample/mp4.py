@@ -1,6 +1,6 @@
 """MP4 that every browser plays, written a few frames at a time, and segments joined to one file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 
 from sora_jax.data.formats import open_video
 from sora_jax.data.media import av_rate
+from sora_jax.sample.metadata import COMMENT, as_comment
 
 QUALITY = 12  # x264's constant rate factor: no difference that one sees
 
@@ -17,15 +18,26 @@ QUALITY = 12  # x264's constant rate factor: no difference that one sees
 class Mp4Writer:
     """H.264 with half the colour resolution (yuv420p, BT.709), of frames as they come.
 
-    Equal frames give equal bytes on every machine. It is for people: read scores off arrays.
+    Equal frames and metadata give equal bytes on every machine. It is for people: read scores off
+    arrays.
     """
 
-    def __init__(self, file: Any, fps: float, height: int, width: int) -> None:
-        """`file`: a path, or open to write and seek. Sides are even: H.264 halves the colours'."""
+    def __init__(
+        self,
+        file: Any,
+        fps: float,
+        height: int,
+        width: int,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`file`: a path, or open to write and seek. Sides are even: H.264 halves the colours'.
+        `metadata`: what `read_metadata` finds in the file."""
         import av
         from av.video.reformatter import VideoReformatter
 
         self._container = av.open(file, "w", format="mp4")
+        if metadata is not None:
+            self._container.metadata[COMMENT] = as_comment(metadata)
         self._stream: Any = self._container.add_stream(
             "libx264",
             rate=av_rate(fps),
@@ -69,15 +81,23 @@ class Mp4Writer:
         self._container.close()
 
 
-def join_segments(segments: Sequence[tuple[Path, int]], output: Any, fps: float) -> None:
+def join_segments(
+    segments: Sequence[tuple[Path, int]],
+    output: Any,
+    fps: float,
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
     """Writes segments of `Mp4Writer`, each given with its frames, one behind the other, as they are
     encoded: nothing is decoded, and each begins with a picture that stands by itself.
 
-    `output` as `Mp4Writer` takes it. It needs the memory of an index of all frames.
+    `output` and `metadata` as `Mp4Writer` takes them; metadata of segments is left behind. It needs
+    the memory of an index of all frames.
     """
     import av
 
     with av.open(output, "w", format="mp4") as joined:
+        if metadata is not None:
+            joined.metadata[COMMENT] = as_comment(metadata)
         stream: Any = None
         before = 0
         for path, frames in segments:

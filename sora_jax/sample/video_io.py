@@ -1,10 +1,11 @@
-"""Samples as files: MP4 or PNG, a JSON beside each that says how to make it again, contact sheets.
+"""Samples as files: MP4 or PNG that say how to make them again, a JSON beside each, contact sheets.
 
 Every file is written beside its place and moved there whole, so that a reader, or a disk that is
 full, never meets half of one.
 """
 
 import collections
+import hashlib
 import io
 import math
 import re
@@ -19,6 +20,7 @@ from jaxtyping import UInt8
 from sora_jax.data.media import encode_png
 from sora_jax.errors import UserError
 from sora_jax.files import write_file, write_json
+from sora_jax.sample.metadata import as_comment
 from sora_jax.sample.mp4 import Mp4Writer
 from sora_jax.sample.requests import Sample
 
@@ -38,7 +40,9 @@ def enlarged(video: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t h2 w2 
     return video.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
-def playable_mp4(video: UInt8[np.ndarray, "t h w 3"], fps: float) -> bytes:
+def playable_mp4(
+    video: UInt8[np.ndarray, "t h w 3"], fps: float, metadata: Mapping[str, Any] | None = None
+) -> bytes:
     """A clip as `Mp4Writer` writes it.
 
     Small clips are enlarged, which also keeps their colours whole. It is for people: read scores
@@ -46,61 +50,92 @@ def playable_mp4(video: UInt8[np.ndarray, "t h w 3"], fps: float) -> bytes:
     """
     video = enlarged(video)
     file = io.BytesIO()
-    with Mp4Writer(file, fps, *video.shape[1:3]) as writer:
+    with Mp4Writer(file, fps, video.shape[1], video.shape[2], metadata) as writer:
         writer.write(video)
     return file.getvalue()
 
 
-def file_stem(number: int, sample: Sample) -> str:
-    """Name without suffix: number, caption in plain characters, seed."""
-    words = re.sub(r"[^a-z0-9]+", "-", sample.request.prompt.lower()).strip("-")
+def file_stem(number: int, prompt: str, seed: int) -> str:
+    """Name without suffix: number, prompt in plain characters, seed."""
+    words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")
     words = words[:NAME_LENGTH].rstrip("-") or "no-caption"
-    return f"{number:04d}-{words}-seed{sample.request.seed}"
+    return f"{number:04d}-{words}-seed{seed}"
 
 
-def describe(sample: Sample, provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """All that made a sample. `provenance`: sampler settings and fingerprints, as JSON data."""
-    request = sample.request
+def describe(
+    samples: Sequence[Sample],
+    provenance: Mapping[str, Any],
+    each: Sequence[Mapping[str, Any]] | None = None,
+) -> list[dict[str, Any]]:
+    """All that made each sample, as JSON data: what its files say.
+
+    provenance: what all have in common: the checkpoint, sampler settings. each: what more is known
+    of one, such as its prompt before expansion; it goes before what is here.
+    """
+    more: Sequence[Mapping[str, Any]] = [{}] * len(samples) if each is None else each
+    return [
+        _own(sample) | dict(provenance) | dict(own)
+        for sample, own in zip(samples, more, strict=True)
+    ]
+
+
+def _own(sample: Sample) -> dict[str, Any]:
+    request, given = sample.request, sample.request.given
+    if given is None:
+        task = "text_to_image" if request.frames == 1 else "text_to_video"
+    else:
+        task = "animate_image" if len(given) == 1 else "extend_forward"
     return {
+        "task": task,
         "prompt": request.prompt,
+        "prompt_before_expansion": request.prompt,
+        "expansion": None,
         "prompt_is_cut": sample.prompt_is_cut,
         "seed": request.seed,
         "frames": request.frames,
         "height": request.height,
         "width": request.width,
         "fps": request.fps,
-        "given_frames": 0 if request.given is None else len(request.given),
-        # Of each latent frame: 0 is given, the others come from noise, 1, to data, 0.
-        "noise_levels": [[0.0] if given else [1.0, 0.0] for given in sample.given],
-        **provenance,
+        "field": {
+            "given_frames": 0 if given is None else len(given),
+            "given_sha256": None if given is None else hashlib.sha256(given.tobytes()).hexdigest(),
+            # Of each latent frame: 0 is given, the others come from noise, 1, to data, 0.
+            "noise_levels": [[0.0] if is_given else [1.0, 0.0] for is_given in sample.given],
+        },
     }
 
 
 def write_samples(
-    samples: Sequence[Sample], directory: Path, provenance: Mapping[str, Any]
+    samples: Sequence[Sample],
+    directory: Path,
+    provenance: Mapping[str, Any],
+    each: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[Path]:
     """Writes MP4s (PNGs of single frames), a JSON beside each, and contact-sheet.png.
 
-    Returns the paths of the MP4s and PNGs, in order.
+    What `describe` says of a sample is in its file and, the same, in the JSON beside it; the
+    contact sheet says of which files it is. Returns the paths of the MP4s and PNGs, in order.
 
     Raises:
         UserError: a file cannot be written.
     """
     paths = []
-    for number, sample in enumerate(samples):
-        stem = file_stem(number, sample)
+    for number, (sample, said) in enumerate(
+        zip(samples, describe(samples, provenance, each), strict=True)
+    ):
+        stem = file_stem(number, said["prompt_before_expansion"], sample.request.seed)
         if len(sample.video) == 1:
-            path, content = directory / f"{stem}.png", encode_png(sample.video[0])
+            path = directory / f"{stem}.png"
+            content = encode_png(sample.video[0], as_comment(said))
         else:
-            path, content = (
-                directory / f"{stem}.mp4",
-                playable_mp4(sample.video, sample.request.fps),
-            )
+            path = directory / f"{stem}.mp4"
+            content = playable_mp4(sample.video, sample.request.fps, said)
         write_file(path, content)
-        write_json(directory / f"{stem}.json", describe(sample, provenance))
+        write_json(directory / f"{stem}.json", said)
         paths.append(path)
     clips = [(sample.request.prompt, sample.video) for sample in samples]
-    write_file(directory / "contact-sheet.png", contact_sheet(clips))
+    shown = {"contact_sheet_of": [path.name for path in paths], **provenance}
+    write_file(directory / "contact-sheet.png", contact_sheet(clips, as_comment(shown)))
     return paths
 
 
@@ -115,25 +150,34 @@ def vbench_names(prompts: Sequence[str]) -> list[str]:
     return names
 
 
-def write_for_vbench(samples: Sequence[Sample], directory: Path) -> list[Path]:
-    """Writes MP4s as VBench's tool looks for them. Returns their paths.
+def write_for_vbench(
+    samples: Sequence[Sample],
+    directory: Path,
+    provenance: Mapping[str, Any],
+    each: Sequence[Mapping[str, Any]] | None = None,
+) -> list[Path]:
+    """Writes MP4s as VBench's tool looks for them, by prompts before expansion, which say what
+    `describe` does and have no file beside them. Returns their paths.
 
     Raises:
         UserError: no file can be called by a prompt, and then none is written; or one cannot be.
     """
-    names = vbench_names([sample.request.prompt for sample in samples])
+    described = describe(samples, provenance, each)
+    names = vbench_names([said["prompt_before_expansion"] for said in described])
     for name in names:
         if "/" in name or "\0" in name or len(name.encode()) > NAME_BYTES:
             raise UserError(
                 f"VBench names videos by their prompts, and no file can be called {name[:80]!r}: "
                 "leave slashes out, and keep prompts below 250 bytes"
             )
-    for name, sample in zip(names, samples, strict=True):
-        write_file(directory / name, playable_mp4(sample.video, sample.request.fps))
+    for name, sample, said in zip(names, samples, described, strict=True):
+        write_file(directory / name, playable_mp4(sample.video, sample.request.fps, said))
     return [directory / name for name in names]
 
 
-def contact_sheet(clips: Sequence[tuple[str, UInt8[np.ndarray, "t h w 3"]]]) -> bytes:
+def contact_sheet(
+    clips: Sequence[tuple[str, UInt8[np.ndarray, "t h w 3"]]], comment: str | None = None
+) -> bytes:
     """PNG with a row of frames for each clip, its caption above."""
     from PIL import Image
 
@@ -144,9 +188,7 @@ def contact_sheet(clips: Sequence[tuple[str, UInt8[np.ndarray, "t h w 3"]]]) -> 
     for band in bands:
         sheet.paste(band, (0, top))
         top += band.height
-    file = io.BytesIO()
-    sheet.save(file, "PNG")
-    return file.getvalue()
+    return encode_png(np.asarray(sheet), comment)
 
 
 def _band(caption: str, video: UInt8[np.ndarray, "t h w 3"]) -> Any:

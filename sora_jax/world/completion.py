@@ -1,7 +1,7 @@
 """Prompts completed to captions: what a prompt leaves open is drawn as scenes are, from a seed."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import TypeVar, get_args
@@ -39,17 +39,11 @@ def complete(text: str, seed: int, is_image: bool, config: WorldConfig) -> str:
     ]
     colours = _colours(objects, generator, config)
     motions = _motions(objects, generator, is_image, config)
-    told = [
-        ObjectFacts(
-            colour,
-            each.shape or _draw(config.shapes, generator),
-            each.size or _draw(config.sizes, generator),
-            motion.movement,
-            motion.direction,
-            motion.speed,
-        )
-        for each, colour, motion in zip(objects, colours, motions, strict=True)
-    ]
+    told = []
+    for each, colour, motion in zip(objects, colours, motions, strict=True):
+        shape, size = _draw(config.shapes, generator), _draw(config.sizes, generator)
+        looks = (colour, each.shape or shape, each.size or size)
+        told.append(ObjectFacts(*looks, motion.movement, motion.direction, motion.speed))
     return sentence(told, "dense", prompt.pan)
 
 
@@ -69,8 +63,8 @@ def _colours(
     missing = sum(each.colour is None for each in objects)
     if missing > len(free):
         raise UnreadError(f"there are no {len(objects)} colours for as many objects")
-    drawn = iter([free[index] for index in order])
-    return [each.colour or next(drawn) for each in objects]
+    drawn: Iterator[Colour] = iter([free[index] for index in order])
+    return [next(drawn) if each.colour is None else each.colour for each in objects]
 
 
 def _motions(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,11 @@ from sora_jax.diffusion.times import TimesConfig
 from sora_jax.errors import UserError
 from sora_jax.models.vae import VAEConfig
 from sora_jax.sample.generate import SamplingConfig
+from sora_jax.sample.metadata import read_metadata
 from sora_jax.sample.video_io import playable_mp4
+from sora_jax.world.completion import complete
+from sora_jax.world.scene import WorldConfig
+from tests import tiny_models
 from tests.tiny_models import tiny_sampler
 
 DATA = DataConfig(
@@ -30,9 +35,14 @@ DATA = DataConfig(
 @pytest.fixture
 def sora_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
     """Runs the command on tiny networks; returns the JSONs beside its samples, in order."""
-    experiment = SimpleNamespace(data=DATA, vae=VAEConfig(folds=((4, 4),), widths=(8,)))
+    vae = VAEConfig(folds=((4, 4),), widths=(8,))
+    experiment = SimpleNamespace(name="tiny", data=DATA, vae=vae, world=WorldConfig())
     run = SimpleNamespace(
-        experiment=experiment, directory=tmp_path / "run", fingerprints={"dit": "abc@20"}
+        experiment=experiment,
+        directory=tmp_path / "run",
+        fingerprints={"dit": "abc@20"},
+        step=20,
+        parameters="ema",
     )
     monkeypatch.setattr(sample, "load_run", lambda directory, like, embed: run)
     monkeypatch.setattr(
@@ -45,6 +55,8 @@ def sora_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
 
     def call(*arguments: str) -> list[Any]:
         sample.FLAGS.unparse_flags()
+        for name in sample.FLAGS:
+            sample.FLAGS[name].unparse()
         sample.FLAGS(["sora sample", "--run=run", *arguments])
         sample.main(["sora sample"])
         output = Path(sample.OUTPUT.value or run.directory / "samples")
@@ -71,7 +83,15 @@ def test_prompts_of_flags_and_file_times_count(
     assert [one["prompt"] for one in made] == prompts
     assert [one["seed"] for one in made] == [5, 6, 7, 8, 9, 10]
     assert {size(one) for one in made} == {(5, 16, 24)}
-    assert made[0]["fingerprints"] == {"dit": "abc@20"}
+    checkpoint = made[0]["checkpoint"]
+    assert re.fullmatch("[0-9a-f]{12}", checkpoint.pop("weights"))
+    assert checkpoint == {
+        "run": "run",
+        "experiment": "tiny",
+        "step": 20,
+        "parameters": "ema",
+        "fingerprints": {"dit": "abc@20"},
+    }
     assert made[0]["sampling"] == dataclasses.asdict(SamplingConfig(steps=2))
 
 
@@ -97,7 +117,8 @@ def test_an_image_is_animated_at_the_trained_size_of_its_shape(
     Image.fromarray(picture).save(tmp_path / "tall.png")
     made = sora_sample(f"--image={tmp_path}/tall.png")[0]
     assert size(made) == (5, 24, 16)
-    assert (made["prompt"], made["given_frames"], made["noise_levels"][0]) == ("", 1, [0.0])
+    assert (made["prompt"], made["task"], made["given_file"]) == ("", "animate_image", "tall.png")
+    assert (made["field"]["given_frames"], made["field"]["noise_levels"][0]) == (1, [0.0])
     assert "cropped 60x30 to 45x30" in capsys.readouterr().out
 
 
@@ -114,7 +135,7 @@ def test_a_video_is_continued_from_its_end_at_its_rate(
     )
     made = sora_sample(f"--video={tmp_path}/clip.mp4", "--prompt=x", "--frames=9")[0]
     assert size(made) == (9, 16, 24)
-    assert (made["fps"], made["given_frames"]) == (12.0, 5)
+    assert (made["fps"], made["field"]["given_frames"]) == (12.0, 5)
     levels = asked[0].given.mean((1, 2, 3))
     np.testing.assert_allclose(levels, 20 * np.arange(6, 11), atol=3)
 
@@ -131,6 +152,7 @@ def test_a_video_is_continued_from_its_end_at_its_rate(
         (("--prompt=x", "--frames=0"), "1 or 5 frames would work"),
         (("--prompt=x", "--height=0"), "--height 0 and --width 24 must be positive"),
         (("--prompt=x", "--fps=0"), "fps 0.0 is not a frame rate"),
+        (("--prompt=x", "--expand=online"), "'online' is neither offline nor an address"),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(
@@ -138,6 +160,51 @@ def test_mistakes_are_told_in_a_sentence(
 ) -> None:
     with pytest.raises(UserError, match=sentence):
         sora_sample(*arguments)
+
+
+def test_prompts_are_expanded_and_kept_where_a_fact_would_be_lost(
+    sora_sample: Callable[..., list[Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(tiny_models, "TEXT_LENGTH", 64)
+    flags = ("--prompt=red circle moves left", "--prompt=a dog", "--expand=offline")
+    circle, dog = sora_sample(*flags, "--seed=3", "--steps=1")
+    world = WorldConfig()
+    assert circle["prompt"] == complete("red circle moves left", 3, False, world)
+    assert circle["prompt_before_expansion"] == "red circle moves left"
+    assert circle["expansion"] == {"by": "offline"}
+    assert (dog["prompt"], dog["prompt_before_expansion"]) == ("a dog", "a dog")
+    assert "not expanded, for captions of the world have no 'dog': a dog" in capsys.readouterr().out
+    monkeypatch.setattr(tiny_models, "TEXT_LENGTH", 10)
+    sora_sample(*flags, "--vbench", f"--output={tmp_path}/videos")
+    assert "the expansion is longer than the run reads: red circle" in capsys.readouterr().out
+    videos = sorted((tmp_path / "videos").iterdir())
+    assert [path.name for path in videos] == ["a dog-0.mp4", "red circle moves left-0.mp4"]
+    assert read_metadata(videos[1])["expansion"]["by"] == "offline"
+
+
+def test_what_a_file_says_makes_it_again_bit_by_bit(
+    sora_sample: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    Image.new("RGB", (24, 16), "red").save(tmp_path / "red.png")
+    first = tmp_path / "first"
+    flags = (f"--image={tmp_path}/red.png", "--prompt=a red circle", "--steps=3", "--guidance=1.5")
+    sora_sample(*flags, "--fps=4", "--seed=9", "--count=2", "--method=heun", f"--output={first}")
+    for path in sorted(first.glob("*.mp4")):
+        said = read_metadata(path)
+        assert said == json.loads(path.with_suffix(".json").read_text())
+        names = ("prompt", "seed", "frames", "height", "width", "fps")
+        again = tmp_path / f"again-{said['seed']}"
+        sora_sample(
+            *(f"--{name}={said[name]}" for name in names),
+            *(f"--{name}={said['sampling'][name]}" for name in ("steps", "guidance", "method")),
+            f"--image={tmp_path}/{said['given_file']}",
+            f"--output={again}",
+        )
+        (made,) = again.glob("*.mp4")
+        assert made.read_bytes() == path.read_bytes()
 
 
 def test_videos_are_named_as_vbench_looks_for_them(

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from sora_jax.data.footage import read_frames, scan_video
+from sora_jax.errors import UserError
+from sora_jax.sample.metadata import read_metadata
 from sora_jax.sample.mp4 import Mp4Writer, join_segments
 
 
@@ -55,3 +57,15 @@ def test_frames_come_in_any_pieces() -> None:
 
     video = pictures(20)
     assert written(video) == written(video[:3], video[3:4], video[4:])
+
+
+def test_joined_segments_say_what_they_are_told_to_say(tmp_path: Path) -> None:
+    with Mp4Writer(str(tmp_path / "0.mp4"), 12, 32, 64, {"part": 0}) as writer:
+        writer.write(pictures(5))
+    segments = [(tmp_path / "0.mp4", 5)]
+    join_segments(segments, str(tmp_path / "silent.mp4"), 12)
+    join_segments(segments, str(tmp_path / "joined.mp4"), 12, {"task": "extend_forward"})
+    assert read_metadata(tmp_path / "0.mp4") == {"part": 0}
+    assert read_metadata(tmp_path / "joined.mp4") == {"task": "extend_forward"}
+    with pytest.raises(UserError, match="does not say how it was made"):
+        read_metadata(tmp_path / "silent.mp4")

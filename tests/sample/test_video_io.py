@@ -1,5 +1,6 @@
 """Files of samples: they play, say how they were made, and are written whole or not at all."""
 
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sora_jax.sample.metadata import read_metadata
 from sora_jax.sample.requests import Request, Sample
 from sora_jax.sample.video_io import (
     contact_sheet,
+    describe,
     enlarged,
     playable_mp4,
     write_samples,
@@ -62,30 +65,53 @@ def test_a_sample_is_a_file_with_all_that_made_it_beside_it(tmp_path: Path) -> N
     given = bars(5)
     asked = Request("go on", 9, 32, 48, fps=12.5, seed=7, given=given)
     animated = sample(9, request=asked, given=(True, True, False))
-    provenance = {"sampling": {"steps": 4}, "fingerprints": {"experiment": "0123456789ab"}}
-    paths = write_samples([sample(1), animated], tmp_path / "new", provenance)
+    provenance = {"sampling": {"steps": 4}, "checkpoint": {"run": "mine"}}
+    each = [{}, {"prompt_before_expansion": "Go!", "task": "connect"}]
+    paths = write_samples([sample(1), animated], tmp_path / "new", provenance, each)
     assert [path.name for path in paths] == [
         "0000-a-red-circle-moving-left-seed3.png",
-        "0001-go-on-seed7.mp4",
+        "0001-go-seed7.mp4",
     ]
     np.testing.assert_array_equal(np.asarray(Image.open(paths[0])), bars(1)[0])
     assert decoded(paths[1].read_bytes())[1] == 12.5
-    assert json.loads(paths[1].with_suffix(".json").read_text()) == {
+    assert read_metadata(paths[1]) == {
+        "task": "connect",
         "prompt": "go on",
+        "prompt_before_expansion": "Go!",
+        "expansion": None,
         "prompt_is_cut": False,
         "seed": 7,
         "frames": 9,
         "height": 32,
         "width": 48,
         "fps": 12.5,
-        "given_frames": 5,
-        "noise_levels": [[0.0], [0.0], [1.0, 0.0]],
+        "field": {
+            "given_frames": 5,
+            "given_sha256": hashlib.sha256(given.tobytes()).hexdigest(),
+            "noise_levels": [[0.0], [0.0], [1.0, 0.0]],
+        },
+        **provenance,
+    }
+    for path in paths:
+        assert read_metadata(path) == json.loads(path.with_suffix(".json").read_text())
+    assert read_metadata(tmp_path / "new" / "contact-sheet.png") == {
+        "contact_sheet_of": [path.name for path in paths],
         **provenance,
     }
     assert {path.name for path in (tmp_path / "new").iterdir()} == {
         "contact-sheet.png",
         *(path.with_suffix(suffix).name for path in paths for suffix in (".json", path.suffix)),
     }
+
+
+@pytest.mark.parametrize(
+    ("frames", "given", "task"),
+    [(1, 0, "text_to_image"), (9, 0, "text_to_video"), (9, 1, "animate_image"),
+     (9, 5, "extend_forward")],
+)  # fmt: skip
+def test_a_task_follows_from_what_is_given(frames: int, given: int, task: str) -> None:
+    asked = Request("x", frames, 32, 48, 8.0, 3, bars(given) if given else None)
+    assert describe([sample(frames, request=asked)], {})[0]["task"] == task
 
 
 def test_a_contact_sheet_shows_every_clip() -> None:

@@ -211,8 +211,9 @@ def decode_file(latents: Path, output: Path, coder: Coder) -> LatentsFile:
         for part, (begin, end) in enumerate(itertools.pairwise(ends))
     ]
     if is_first():
+        metadata = {"task": "decode", "latents": dataclasses.asdict(label)}
         with _writing(output) as partial:
-            join_segments(segments, partial, label.fps)
+            join_segments(segments, partial, label.fps, metadata)
     progress.remove()
     wait_for_all(f"decoded {output}")
     return label

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from sora_jax.data.footage import MediaError, read_frames
 from sora_jax.errors import UserError
 from sora_jax.models.vae import VAE, to_uint8, to_unit
 from sora_jax.sample import stream
+from sora_jax.sample.metadata import read_metadata
 from sora_jax.sample.mp4 import Mp4Writer
 from sora_jax.sharding.mesh import MeshConfig, make_mesh
 from sora_jax.vae_files import decode_file, encode_file
@@ -55,6 +57,8 @@ def test_a_file_is_coded_as_the_clip_at_once(
     assert (found[:, 15] == found[:, 14]).all()
     # And as many are in the file, at their rate.
     assert np.stack(list(read_frames(tmp_path / "out.mp4"))).shape == found.shape
+    said = json.loads((tmp_path / "latents" / "latents.json").read_text())
+    assert read_metadata(tmp_path / "out.mp4") == {"task": "decode", "latents": said}
     with av.open(str(tmp_path / "out.mp4")) as container:
         times = [frame.time for frame in container.decode(video=0)]
     np.testing.assert_allclose(times, np.arange(frames) / 12.5, atol=1e-6)

@@ -12,7 +12,7 @@ from typing import Any
 from sora_jax.errors import ConfigError, UserError
 
 KEY_VARIABLE = "OPENAI_API_KEY"  # in the environment, so that it stands in no log of commands
-TIMEOUT_SECONDS = 60.0
+TIMEOUT_SECONDS = 120.0
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each further try, where the server asks for no more
 LONGEST_WAIT = 60.0  # seconds, however long the server asks for
 MOST_BYTES = 2**20  # of an answer
@@ -106,9 +106,7 @@ class Endpoint:
             except TimeoutError:
                 raise self._failed(f"nothing for {self._timeout:g} s") from None
             except urllib.error.URLError as error:
-                is_late = isinstance(error.reason, TimeoutError)
-                reason = f"nothing for {self._timeout:g} s" if is_late else str(error.reason)
-                raise self._failed(reason) from None
+                raise self._failed(str(error.reason)) from None
             except (OSError, http.client.HTTPException) as error:
                 raise self._failed(type(error).__name__) from None
         raise AssertionError("the last try ends")

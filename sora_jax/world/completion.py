@@ -13,7 +13,6 @@ from sora_jax.world.prompts import Described, UnreadError, read_prompt
 from sora_jax.world.scene import Colour, Direction, Motion, WorldConfig
 
 Choice = TypeVar("Choice")
-SEVERAL_MEANS = (2, 3)  # objects, where a prompt leaves open how many
 EVERYTHING = WorldConfig(motions=get_args(Motion))
 
 
@@ -32,10 +31,11 @@ def complete(text: str, seed: int, is_image: bool, config: WorldConfig) -> str:
     words = " ".join(text.lower().split()).encode()
     key = int.from_bytes(hashlib.sha256(words).digest()[:8], "big")
     generator = np.random.default_rng(np.random.SeedSequence((0xE8BA4D, key, seed)))
+    several = range(2, max(2, config.max_objects) + 1)
     objects = [
         replace(each, count=1)
         for each in prompt.objects
-        for _ in range(each.count or _draw(SEVERAL_MEANS, generator))
+        for _ in range(each.count or _draw(several, generator))
     ]
     colours = _colours(objects, generator, config)
     motions = _motions(objects, generator, is_image, config)

@@ -124,5 +124,6 @@ def test_what_is_open_comes_from_what_the_config_draws() -> None:
     assert complete("two red circles rest", 0, False, config) == (
         "a small red circle rests and a small red circle rests"
     )
+    assert {complete("stars", seed, True, config).count("star") for seed in range(9)} == {2}
     text = complete("three objects", 0, False, config)
     assert len({colour for _, colour, *_ in told(text)}) == 3  # beyond the config where it must

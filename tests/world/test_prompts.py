@@ -1,6 +1,7 @@
 """Prompts are read strictly; completed, they keep every fact and are captions of the world."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -58,6 +59,26 @@ def test_one_changed_fact_is_a_lost_one(seed: int, place: int, kind: str) -> Non
     assert (lost_fact(asked, Prompt(objects, asked.pan)) is None) == is_same
     assert lost_fact(asked, Prompt(asked.objects[1:], asked.pan)) is not None
     assert lost_fact(asked, Prompt((*asked.objects, Described()), asked.pan)) is not None
+
+
+WORDS = re.findall(
+    r"\S+",
+    "a two 3 some small big red blue white circle stars object cross moves move falls resting "
+    "still thrown left up slow quickly are , and while with",
+)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=7), SEEDS, st.booleans())
+def test_whatever_is_read_is_kept_and_completed(words: list[str], seed: int, image: bool) -> None:
+    prompt = " ".join(words)
+    try:
+        text = complete(prompt, seed, image, CONFIG)
+    except UnreadError:
+        return
+    assert told(text)  # in the grammar
+    assert lost_fact(read_prompt(prompt), read_prompt(text)) is None
+    assert complete(text, seed + 1, image, CONFIG) == text
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,8 @@ class Generator:
         """What is asked for, with the defaults filled in. `like`: media to be near in aspect."""
         data = self.run.experiment.data
         longest = max(bucket.frames for bucket in data.buckets)
-        frames = size.pop("frames", None) or longest
+        frames = size.pop("frames", None)
+        frames = longest if frames is None else frames
         wanted = [b for b in data.buckets if b.frames == frames]
         trained = wanted or [b for b in data.buckets if b.frames == longest]
         largest = max(trained, key=lambda bucket: bucket.height * bucket.width)

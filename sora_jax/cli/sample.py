@@ -4,38 +4,33 @@
     sora sample --run RUN --prompt "a blue star" --frames 1       an image
     sora sample --run RUN --image FILE --prompt "it moves left"   a video that begins with an image
     sora sample --run RUN --video FILE --frames 13                a video that goes on from another
+    sora sample --run RUN --task TASK ...                         every other way of prompting
 
 Any size and duration that the networks divide. Writes an MP4 or PNG for each sample, which says all
 that made it, as does a JSON beside it, and a contact sheet. --expand makes long prompts of short
 ones, by rule for the procedural world or by a language model, and keeps those that lose no fact.
 """
 
-import collections
 import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 from absl import flags
-from jaxtyping import UInt8
 
 from sora_jax.cli.main import run as run_command
+from sora_jax.cli.tasks import TAKES, Asked, make_requests
 from sora_jax.config import ConfigError, load_experiment
-from sora_jax.data.buckets import Bucket, nearest_size
-from sora_jax.data.footage import read_frames, read_image, scan_video
-from sora_jax.data.transforms import fit, fit_changes
 from sora_jax.expansion.expand import expand, make_expander
-from sora_jax.networks import LoadedRun, load_run, make_sampler
+from sora_jax.generator import Generator
+from sora_jax.networks import LoadedRun
 from sora_jax.provenance import provenance_of
 from sora_jax.sample.generate import Sampler
 from sora_jax.sample.requests import Request
 from sora_jax.sample.video_io import write_for_vbench, write_samples
 from sora_jax.train.executables import keep_on_disk
 from sora_jax.weights.text_encoders import open_embedder
-
-Number = TypeVar("Number", int, float)
 
 FLAGS = flags.FlagValues()
 RUN = flags.DEFINE_string("run", None, "directory of a trained run", flag_values=FLAGS)
@@ -69,13 +64,45 @@ EXPAND = flags.DEFINE_string(
 EXPAND_MODEL = flags.DEFINE_string(
     "expand_model", None, "language model of --expand, as the server calls it", flag_values=FLAGS
 )
-IMAGE = flags.DEFINE_string("image", None, "image to begin with", flag_values=FLAGS)
-VIDEO = flags.DEFINE_string("video", None, "video to go on from its end", flag_values=FLAGS)
+TASK = flags.DEFINE_enum(
+    "task",
+    None,
+    list(TAKES),
+    "how to prompt (default: by what is given: animate an image, extend a video, or generate)",
+    flag_values=FLAGS,
+)
+IMAGE = flags.DEFINE_multi_string(
+    "image", [], "image to begin with; of interpolate and remember several", flag_values=FLAGS
+)
+VIDEO = flags.DEFINE_multi_string(
+    "video",
+    [],
+    "video to go on from, or to change; of connect and turn_into two",
+    flag_values=FLAGS,
+)
 GIVEN_FRAMES = flags.DEFINE_integer(
     "given_frames",
     None,
-    "how many last frames of --video to begin with (default: the fewest that show motion)",
+    "how many frames of --video are given (default: the fewest that show motion)",
     flag_values=FLAGS,
+)
+STRENGTH = flags.DEFINE_float(
+    "strength",
+    None,
+    "of edit, edit_box and turn_into: from 0, all stays, to 1, nothing (default: 0.7, 1 and 0.8)",
+    flag_values=FLAGS,
+)
+BOX = flags.DEFINE_list(
+    "box", None, "of edit_box: TOP,BOTTOM,LEFT,RIGHT in pixels of the clip", flag_values=FLAGS
+)
+OUTSIDE = flags.DEFINE_bool(
+    "outside", False, "of edit_box: make what is outside the box", flag_values=FLAGS
+)
+SPAN = flags.DEFINE_list(
+    "span", None, "of edit_span: START,END in seconds, of what is made anew", flag_values=FLAGS
+)
+AT = flags.DEFINE_list(
+    "at", [], "of interpolate: time of each --image, in seconds, with commas", flag_values=FLAGS
 )
 FRAMES = flags.DEFINE_integer(
     "frames",
@@ -117,15 +144,6 @@ VBENCH = flags.DEFINE_bool(
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Start:
-    """Frames to begin with, as they are in their file."""
-
-    path: str
-    frames: UInt8[np.ndarray, "t h w 3"]
-    fps: float | None  # None of an image
-
-
 def main(argv: Sequence[str]) -> None:
     """Samples, writes, and says where."""
     if RUN.value is None:
@@ -133,18 +151,23 @@ def main(argv: Sequence[str]) -> None:
     keep_on_disk()
     if COUNT.value < 1:
         raise ConfigError(f"--count {COUNT.value} must be at least 1")
-    prompts = read_prompts()
+    prompts, asked = read_prompts(), read_asked()
     like = None if EXPERIMENT.value is None else load_experiment(EXPERIMENT.value)
-    run = load_run(Path(RUN.value), like=like, embed=open_embedder(EMBED.value))
-    start = read_start(run.experiment.vae.temporal)
     settings = {"steps": STEPS.value, "guidance": GUIDANCE.value, "method": METHOD.value}
-    sampler = make_sampler(run, **{k: v for k, v in settings.items() if v is not None})
-    requests, each = expanded(run, sampler, make_requests(run, prompts, start))
+    changes = {name: value for name, value in settings.items() if value is not None}
+    embed = open_embedder(EMBED.value)
+    generator = Generator.load(RUN.value, like=like, embed=embed, **changes)
+    run, sampler = generator.run, generator.sampler
+    requests = [
+        dataclasses.replace(request, seed=SEED.value + number)
+        for number, request in enumerate(make_requests(generator, asked, prompts))
+    ]
+    requests, each = expanded(run, sampler, requests)
     samples = sampler.generate(requests)
     for prompt in dict.fromkeys(s.request.prompt for s in samples if s.prompt_is_cut):
         print(f"cut to the {sampler.text_length} tokens that the run reads: {prompt}")
-    given = {} if start is None else {"given_file": Path(start.path).name}
-    provenance = provenance_of(run, sampler) | given
+    files = [Path(path).name for path in (*IMAGE.value, *VIDEO.value)]
+    provenance = provenance_of(run, sampler) | {"given_files": files}
     directory = Path(OUTPUT.value or run.directory / "samples")
     if VBENCH.value:
         paths = write_for_vbench(samples, directory, provenance, each)
@@ -156,7 +179,8 @@ def main(argv: Sequence[str]) -> None:
 
 
 def read_prompts() -> list[str]:
-    """Prompts of the flags, then those of the file; none are needed where frames are given."""
+    """Prompts of the flags, then those of the file, each as often as it is to be sampled; none are
+    needed where frames are given."""
     prompts = list(PROMPT.value)
     if PROMPTS_FILE.value is not None:
         try:
@@ -166,58 +190,47 @@ def read_prompts() -> list[str]:
                 f"cannot read the prompts in {PROMPTS_FILE.value}: {error}"
             ) from error
         prompts += [line.strip() for line in text.splitlines() if line.strip()]
-    if not prompts and IMAGE.value is None and VIDEO.value is None:
+    if not prompts and not IMAGE.value and not VIDEO.value:
         raise ConfigError("nothing is asked for: give --prompt, --prompts_file, --image or --video")
-    return prompts or [""]
+    return [prompt for prompt in prompts or [""] for _ in range(COUNT.value)]
 
 
-def read_start(temporal: int) -> Start | None:
-    """The image, or the last frames of the video, that samples begin with.
-
-    Of a video by default 1 + temporal frames, the fewest that show motion.
+def read_asked() -> Asked:
+    """The flags that are about the clip.
 
     Raises:
-        MediaError: the file cannot be read.
-        ConfigError: both are given, or the video is too short.
+        ConfigError: one is not as many numbers as it should be.
     """
-    if IMAGE.value is not None and VIDEO.value is not None:
-        raise ConfigError("give one of --image and --video")
-    if IMAGE.value is not None:
-        return Start(IMAGE.value, read_image(Path(IMAGE.value))[None], None)
-    if VIDEO.value is None:
+    box, span = _numbers("box", BOX.value, 4), _numbers("span", SPAN.value, 2)
+    at = _numbers("at", AT.value, len(AT.value)) or ()
+    top, bottom, left, right = (round(side) for side in box or (0, 0, 0, 0))
+    return Asked(
+        task=TASK.value,
+        images=IMAGE.value,
+        videos=VIDEO.value,
+        context=GIVEN_FRAMES.value,
+        strength=STRENGTH.value,
+        box=None if box is None else (top, bottom, left, right),
+        is_outside=OUTSIDE.value,
+        span=None if span is None else (span[0], span[1]),
+        at=at,
+        frames=FRAMES.value,
+        height=HEIGHT.value,
+        width=WIDTH.value,
+        fps=FPS.value,
+    )
+
+
+def _numbers(flag: str, words: Sequence[str] | None, count: int) -> tuple[float, ...] | None:
+    if words is None:
         return None
-    wanted = 1 + temporal if GIVEN_FRAMES.value is None else GIVEN_FRAMES.value
-    if wanted < 1:
-        raise ConfigError(f"--given_frames {wanted} must be at least 1")
-    path = Path(VIDEO.value)
-    last = collections.deque(read_frames(path), maxlen=wanted)
-    if len(last) < wanted:
-        raise ConfigError(
-            f"{path} has {len(last)} frames and {wanted} are to be given: lower --given_frames"
-        )
-    return Start(VIDEO.value, np.stack(last), scan_video(path).fps)
-
-
-def make_requests(run: LoadedRun, prompts: Sequence[str], start: Start | None) -> list[Request]:
-    """--count requests for each prompt, all of one size; says what is done to the start."""
-    buckets = run.experiment.data.buckets
-    frames = _chosen(FRAMES.value, max(bucket.frames for bucket in buckets))
-    height, width = default_size(buckets, frames, start)
-    height, width = _chosen(HEIGHT.value, height), _chosen(WIDTH.value, width)
-    fps = run.experiment.data.fps if start is None or start.fps is None else start.fps
-    fps = _chosen(FPS.value, fps)
-    if min(height, width) < 1:
-        raise ConfigError(f"--height {height} and --width {width} must be positive")
-    given = None
-    if start is not None:
-        given_height, given_width = start.frames.shape[1:3]
-        for change in fit_changes(given_height, given_width, (height, width)):
-            print(f"{start.path}: {change}")
-        given = np.stack([fit(frame, (height, width)) for frame in start.frames])
-    return [
-        Request(prompt, frames, height, width, fps, SEED.value + number, given)
-        for number, prompt in enumerate(prompt for prompt in prompts for _ in range(COUNT.value))
-    ]
+    try:
+        numbers = tuple(map(float, words))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != count:
+        raise ConfigError(f"--{flag} {','.join(words)} is not {count} numbers with commas")
+    return numbers
 
 
 def expanded(
@@ -249,26 +262,6 @@ def expanded(
         for request, each in zip(requests, found, strict=True)
     ]
     return made, [each.as_metadata() for each in found]
-
-
-def _chosen(value: Number | None, default: Number) -> Number:
-    return default if value is None else value
-
-
-def default_size(buckets: Sequence[Bucket], frames: int, start: Start | None) -> tuple[int, int]:
-    """(height, width) trained on for clips as long, or else for the longest: nearest in aspect to
-    the start, or the largest."""
-    longest = max(bucket.frames for bucket in buckets)
-    trained = [b for b in buckets if b.frames == frames] or [
-        b for b in buckets if b.frames == longest
-    ]
-    if start is not None:
-        height, width = start.frames.shape[1:3]
-        nearest = nearest_size(height, width, trained)
-        if nearest is not None:
-            return nearest
-    largest = max(trained, key=lambda bucket: bucket.height * bucket.width)
-    return largest.height, largest.width
 
 
 if __name__ == "__main__":

@@ -201,7 +201,7 @@ class Sampler:
                 chosen = indices[start : start + rows]
                 videos = self._run(size, [requests[index] for index in chosen], rows)
                 for index, video in zip(chosen, videos, strict=False):
-                    samples[index] = self._sample(requests[index], size, video)
+                    samples[index] = self._sample(requests[index], video)
         return [samples[index] for index in range(len(requests))]
 
     def size_of(self, request: Request) -> Size:
@@ -280,15 +280,9 @@ class Sampler:
         """What is given in place, as of one clip in a row."""
         return pattern_of(request, self.models.vae, self.models.patch)
 
-    def _sample(self, request: Request, size: Size, video: UInt8[np.ndarray, "t h w 3"]) -> Sample:
-        vae = self.models.vae
-        kept = latent_frames(vae, request.kept_frames)
-        return Sample(
-            request=request,
-            video=video,
-            given=tuple(frame < kept for frame in range(latent_frames(vae, size.frames))),
-            prompt_is_cut=self.captions.length(request.prompt) > self.text_length,
-        )
+    def _sample(self, request: Request, video: UInt8[np.ndarray, "t h w 3"]) -> Sample:
+        is_cut = self.captions.length(request.prompt) > self.text_length
+        return Sample(request=request, video=video, prompt_is_cut=is_cut)
 
 
 def pattern_of(request: Request, vae: VAE, patch: int) -> Pattern:

@@ -75,7 +75,6 @@ class Sample:
 
     request: Request
     video: Video
-    given: tuple[bool, ...]  # of each latent frame, whether it is given whole
     prompt_is_cut: bool  # it has more tokens than the network reads
 
 

@@ -22,7 +22,7 @@ from sora_jax.errors import UserError
 from sora_jax.files import write_file, write_json
 from sora_jax.sample.metadata import as_comment
 from sora_jax.sample.mp4 import Mp4Writer
-from sora_jax.sample.requests import Sample
+from sora_jax.sample.requests import Request, Sample, Video
 
 SMALL_SIDE = 128  # pixels: clips below are shown larger, by a whole factor
 SHEET_FRAMES = 6  # of a clip on a contact sheet, evenly spaced
@@ -80,13 +80,9 @@ def describe(
 
 
 def _own(sample: Sample) -> dict[str, Any]:
-    request, given = sample.request, sample.request.given
-    if given is None:
-        task = "text_to_image" if request.frames == 1 else "text_to_video"
-    else:
-        task = "animate_image" if len(given) == 1 else "extend_forward"
+    request = sample.request
     return {
-        "task": task,
+        "task": request.task,
         "prompt": request.prompt,
         "prompt_before_expansion": request.prompt,
         "expansion": None,
@@ -96,12 +92,28 @@ def _own(sample: Sample) -> dict[str, Any]:
         "height": request.height,
         "width": request.width,
         "fps": request.fps,
-        "field": {
-            "given_frames": 0 if given is None else len(given),
-            "given_sha256": None if given is None else hashlib.sha256(given.tobytes()).hexdigest(),
-            # Of each latent frame: 0 is given, the others come from noise, 1, to data, 0.
-            "noise_levels": [[0.0] if is_given else [1.0, 0.0] for is_given in sample.given],
-        },
+        "field": _field(request),
+    }
+
+
+def _field(request: Request) -> dict[str, Any]:
+    """What was given, and the noise level that each part of the rest was made from."""
+
+    def digest(video: Video) -> str:
+        return hashlib.sha256(video.tobytes()).hexdigest()
+
+    return {
+        "given_frames": request.given_frames,
+        "given_sha256": None if request.given is None else digest(request.given),
+        "kept_frames": request.kept_frames,
+        "box": None if request.box is None else list(request.box),
+        "is_outside": request.is_outside,
+        "start_levels": list(request.start_levels),
+        "given_level": request.given_level,
+        "beside": [
+            {"frames": len(clip.video), "seconds": clip.seconds, "sha256": digest(clip.video)}
+            for clip in request.beside
+        ],
     }
 
 

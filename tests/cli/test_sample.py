@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import sora_jax.generator
 from sora_jax.cli import sample
 from sora_jax.data.buckets import Bucket, DataConfig, ShapeClass
+from sora_jax.diffusion.patterns import FAR_SECONDS
 from sora_jax.diffusion.times import TimesConfig
 from sora_jax.errors import UserError
 from sora_jax.models.vae import VAEConfig
@@ -44,9 +46,9 @@ def sora_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
         step=20,
         parameters="ema",
     )
-    monkeypatch.setattr(sample, "load_run", lambda directory, like, embed: run)
+    monkeypatch.setattr(sora_jax.generator, "load_run", lambda directory, like, embed: run)
     monkeypatch.setattr(
-        sample,
+        sora_jax.generator,
         "make_sampler",
         lambda run, **changes: tiny_sampler(
             ("a red circle",), SamplingConfig(**({"steps": 2} | changes)), TimesConfig()
@@ -117,8 +119,8 @@ def test_an_image_is_animated_at_the_trained_size_of_its_shape(
     Image.fromarray(picture).save(tmp_path / "tall.png")
     made = sora_sample(f"--image={tmp_path}/tall.png")[0]
     assert size(made) == (5, 24, 16)
-    assert (made["prompt"], made["task"], made["given_file"]) == ("", "animate_image", "tall.png")
-    assert (made["field"]["given_frames"], made["field"]["noise_levels"][0]) == (1, [0.0])
+    assert (made["prompt"], made["task"], made["given_files"]) == ("", "animate", ["tall.png"])
+    assert (made["field"]["given_frames"], made["field"]["kept_frames"]) == (1, 1)
     assert "cropped 60x30 to 45x30" in capsys.readouterr().out
 
 
@@ -147,6 +149,11 @@ def test_a_video_is_continued_from_its_end_at_its_rate(
         (("--prompt=x", "--height=30"), "a height of 24 or 32 would work"),
         (("--prompt=x", "--count=0"), "--count 0 must be at least 1"),
         (("--image=a.png", "--video=b.mp4"), "give one of --image and --video"),
+        (("--task=connect", "--video=b.mp4"), "--task connect takes 2 --video, and 1 are given"),
+        (("--task=edit", "--prompt=x"), "--task edit takes 1 --video, and 0 are given"),
+        (("--task=interpolate", "--prompt=x"), "takes at least one --image, and 0 are given"),
+        (("--prompt=x", "--box=1,2"), "--box 1,2 is not 4 numbers"),
+        (("--prompt=x", "--span=a,b"), "--span a,b is not 2 numbers"),
         (("--image=missing.png",), "missing.png: unreadable"),
         (("--prompts_file=missing.txt",), "cannot read the prompts in missing.txt"),
         (("--prompt=x", "--frames=0"), "1 or 5 frames would work"),
@@ -160,6 +167,48 @@ def test_mistakes_are_told_in_a_sentence(
 ) -> None:
     with pytest.raises(UserError, match=sentence):
         sora_sample(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("task", "flags"),
+    [
+        ("extend", ()),
+        ("extend_backward", ("--frames=9",)),
+        ("connect", ("--video={}", "--frames=13")),
+        ("turn_into", ("--video={}",)),
+        ("loop", ("--frames=13",)),
+        ("edit", ("--strength=0.4",)),
+        ("edit_box", ("--box=0,8,0,8", "--outside")),
+        ("edit_span", ("--span=0.625,1", "--fps=8")),
+    ],
+)
+def test_every_task_takes_its_videos(
+    sora_sample: Callable[..., list[Any]], tmp_path: Path, task: str, flags: tuple[str, ...]
+) -> None:
+    video = np.random.default_rng(0).integers(0, 256, (9, 128, 192, 3), np.uint8)
+    (tmp_path / "clip.mp4").write_bytes(playable_mp4(video, 12.0))
+    path = f"{tmp_path}/clip.mp4"
+    frames = () if "edit" in task or any("frames" in flag for flag in flags) else ("--frames=9",)
+    given = (f"--video={path}", *(flag.format(path) for flag in flags), *frames)
+    [made] = sora_sample(f"--task={task}", "--prompt=x", *given)
+    assert made["task"] == task
+    assert set(made["given_files"]) == {"clip.mp4"}
+    field = made["field"]
+    assert field["given_frames"] or field["beside"]
+
+
+def test_key_frames_are_given_at_their_times(
+    sora_sample: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    Image.new("RGB", (24, 16), "red").save(tmp_path / "red.png")
+    images = (f"--image={tmp_path}/red.png",) * 2
+    [made] = sora_sample("--task=interpolate", *images, "--at=0,1", "--frames=9")
+    assert made["field"]["kept_frames"] == 1
+    assert [clip["seconds"] for clip in made["field"]["beside"]] == [1.0]
+    with pytest.raises(UserError, match="2 images and 1 times"):
+        sora_sample("--task=interpolate", *images, "--at=0", "--frames=9")
+    [made] = sora_sample("--task=remember", *images, "--frames=9")
+    assert [clip["seconds"] for clip in made["field"]["beside"]] == [-FAR_SECONDS] * 2
 
 
 def test_prompts_are_expanded_and_kept_where_a_fact_would_be_lost(
@@ -200,7 +249,7 @@ def test_what_a_file_says_makes_it_again_bit_by_bit(
         sora_sample(
             *(f"--{name}={said[name]}" for name in names),
             *(f"--{name}={said['sampling'][name]}" for name in ("steps", "guidance", "method")),
-            f"--image={tmp_path}/{said['given_file']}",
+            f"--image={tmp_path}/{said['given_files'][0]}",
             f"--output={again}",
         )
         (made,) = again.glob("*.mp4")

@@ -277,7 +277,7 @@ class Inverting:
         self.clips = {example.seed: 255 - example.video for example in examples}
 
     def generate(self, requests: Sequence[Request]) -> list[Sample]:
-        return [Sample(request, self.clips[request.seed], (), False) for request in requests]
+        return [Sample(request, self.clips[request.seed], False) for request in requests]
 
 
 @pytest.fixture(scope="module")

@@ -51,7 +51,7 @@ class Oracle:
 
     def generate(self, requests: Sequence[Request]) -> list[Sample]:
         self.asked += requests
-        return [Sample(request, self.clips[request.seed], (), False) for request in requests]
+        return [Sample(request, self.clips[request.seed], False) for request in requests]
 
 
 def evaluated(material: Material, rows: int = 16) -> Evaluation:

@@ -33,7 +33,7 @@ class Oracle:
             assert request.given is not None
             assert len(request.given) == 1
             truth = self.truths[request.prompt, request.given.tobytes()]
-            made.append(Sample(request, self._rule(truth), (), False))
+            made.append(Sample(request, self._rule(truth), False))
         return made
 
 

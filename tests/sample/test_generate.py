@@ -108,7 +108,6 @@ def test_given_frames_are_kept(sampler: Sampler, given_frames: int) -> None:
     vae = sampler.models.vae
     mean, _ = vae.encode(to_unit(jnp.asarray(given)[None]))
     assert same(sample.video[:given_frames], np.asarray(to_uint8(vae.decode(mean)))[0])
-    assert sample.given == tuple(frame <= (given_frames - 1) // 4 for frame in range(3))
     free = sampler.generate([request(0, frames=9)])[0]
     assert not same(free.video[given_frames:], sample.video[given_frames:])
 

@@ -10,10 +10,9 @@ import pytest
 from PIL import Image
 
 from sora_jax.sample.metadata import read_metadata
-from sora_jax.sample.requests import Request, Sample
+from sora_jax.sample.requests import Beside, Request, Sample
 from sora_jax.sample.video_io import (
     contact_sheet,
-    describe,
     enlarged,
     playable_mp4,
     write_samples,
@@ -29,8 +28,12 @@ def bars(frames: int, height: int = 32, width: int = 48) -> np.ndarray:
 
 def sample(frames: int, **changes: object) -> Sample:
     asked = Request("A Red circle, moving/left!", frames, 32, 48, fps=8.0, seed=3, given=None)
-    fields = {"request": asked, "video": bars(frames), "given": (False,), "prompt_is_cut": False}
+    fields = {"request": asked, "video": bars(frames), "prompt_is_cut": False}
     return Sample(**(fields | changes))
+
+
+def digest(video: np.ndarray) -> str:
+    return hashlib.sha256(video.tobytes()).hexdigest()
 
 
 def decoded(content: bytes) -> tuple[np.ndarray, float]:
@@ -62,11 +65,14 @@ def test_sides_become_even_and_not_too_small(height: int, width: int, factor: in
 
 
 def test_a_sample_is_a_file_with_all_that_made_it_beside_it(tmp_path: Path) -> None:
-    given = bars(5)
-    asked = Request("go on", 9, 32, 48, fps=12.5, seed=7, given=given)
-    animated = sample(9, request=asked, given=(True, True, False))
+    given, other = bars(5), bars(1)
+    beside = (Beside(other, 2.0),)
+    asked = Request(
+        "go on", 9, 32, 48, fps=12.5, seed=7, given=given, beside=beside, task="connect"
+    )
+    animated = sample(9, request=asked)
     provenance = {"sampling": {"steps": 4}, "checkpoint": {"run": "mine"}}
-    each = [{}, {"prompt_before_expansion": "Go!", "task": "connect"}]
+    each = [{}, {"prompt_before_expansion": "Go!"}]
     paths = write_samples([sample(1), animated], tmp_path / "new", provenance, each)
     assert [path.name for path in paths] == [
         "0000-a-red-circle-moving-left-seed3.png",
@@ -87,8 +93,13 @@ def test_a_sample_is_a_file_with_all_that_made_it_beside_it(tmp_path: Path) -> N
         "fps": 12.5,
         "field": {
             "given_frames": 5,
-            "given_sha256": hashlib.sha256(given.tobytes()).hexdigest(),
-            "noise_levels": [[0.0], [0.0], [1.0, 0.0]],
+            "given_sha256": digest(given),
+            "kept_frames": 5,
+            "box": None,
+            "is_outside": False,
+            "start_levels": [1.0],
+            "given_level": 0.0,
+            "beside": [{"frames": 1, "seconds": 2.0, "sha256": digest(other)}],
         },
         **provenance,
     }
@@ -102,16 +113,6 @@ def test_a_sample_is_a_file_with_all_that_made_it_beside_it(tmp_path: Path) -> N
         "contact-sheet.png",
         *(path.with_suffix(suffix).name for path in paths for suffix in (".json", path.suffix)),
     }
-
-
-@pytest.mark.parametrize(
-    ("frames", "given", "task"),
-    [(1, 0, "text_to_image"), (9, 0, "text_to_video"), (9, 1, "animate_image"),
-     (9, 5, "extend_forward")],
-)  # fmt: skip
-def test_a_task_follows_from_what_is_given(frames: int, given: int, task: str) -> None:
-    asked = Request("x", frames, 32, 48, 8.0, 3, bars(given) if given else None)
-    assert describe([sample(frames, request=asked)], {})[0]["task"] == task
 
 
 def test_a_contact_sheet_shows_every_clip() -> None:

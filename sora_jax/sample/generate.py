@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from sora_jax.data.ladder import aligned
 from sora_jax.diffusion.conditioning import NoiseField, layout_of, noise_field
-from sora_jax.diffusion.guidance import guided
+from sora_jax.diffusion.guidance import GuidanceConfig, guided
 from sora_jax.diffusion.path import interpolate, token_noise
 from sora_jax.diffusion.patterns import Pattern
 from sora_jax.diffusion.sampler import Method, integrate
@@ -42,12 +42,12 @@ from sora_jax.types import Appended, EncodedBatch, LatentBatch, Places, Text
 
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig:
-    """How noise becomes data. A Heun step costs two evaluations of the network, an Euler step one;
-    `guidance` 1 follows the caption as learned, more follows it harder."""
+    """How noise becomes data. A Heun step costs two evaluations of the network, another one;
+    `guidance` 1 follows the caption as learned, more follows it harder; a number is its scale."""
 
     steps: int = 20
     method: Method = "euler"
-    guidance: float = 2.0
+    guidance: float | GuidanceConfig = 2.0
     rows: int = 16  # clips of a batch, over all devices
     chunk: int = 16  # latent frames of a clip that the autoencoder takes at once
 
@@ -109,15 +109,21 @@ def sample_tokens(
 
     text = models.generator.encode_text(inputs.text)
     null_text = models.generator.encode_text(inputs.null_text)
-    velocity = guided(models.generator, config.guidance)
+    guide = guided(models.generator, config.guidance)
+    in_place_of_given = noise if size.given_frames or size.beside else None
+
+    def velocity(x: Float[Array, "b n p"], field: NoiseField) -> Float[Array, "b n p"]:
+        layout, generated = layout_of(field, places), field.loss_weight > 0
+        return _split(guide(x, layout, text, null_text, generated, in_place_of_given))
+
+    def noise_at(step: Int[Array, ""]) -> Float[Array, "b n p"]:
+        of_step = jax.random.fold_in(jax.random.key(1), step)
+        return _split(token_noise(of_step, inputs.seed, *known.shape[1:]))
+
     start = field(jnp.ones(()))
-    made = integrate(
-        lambda x, field: _split(velocity(x, layout_of(field, places), text, null_text)),
-        field,
-        _split(interpolate(known, noise, start.per_token())),
-        sampling_times(times, config.steps, grid.tokens),
-        config.method,
-    )
+    tokens = _split(interpolate(known, noise, start.per_token()))
+    visited = sampling_times(times, config.steps, grid.tokens)
+    made = integrate(velocity, field, tokens, visited, config.method, noise_at)
     return jnp.where(start.loss_weight[..., None] > 0, made, known)
 
 
@@ -227,8 +233,8 @@ class Sampler:
         become pixels; what is behind the clip's own means nothing."""
         size = self.size_of(requests[0])
         inputs = self.inputs(size, requests)
-        # Frames that are given are in the arrays: the program is the same for any number of them.
-        program = dataclasses.replace(size, given_frames=0)
+        # How many frames are given is in the arrays: the program is the same for any number.
+        program = dataclasses.replace(size, given_frames=min(size.given_frames, 1))
         with jax.set_mesh(self.mesh):
             return sample_tokens(self.models, inputs, program, self.times, self.config)
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sora_jax.diffusion.conditioning import NoiseField, noise_field
+from tests.tiny import places, prefix_given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,9 +104,8 @@ def together(
     """`field_at` of clips of one token a frame, whose generated tokens are all at one level."""
     frames = jnp.broadcast_to(jnp.arange(tokens), (rows, tokens))
     first, level = jnp.full((rows, 1), given), jnp.full((rows, 1), given_level)
-    return lambda time: noise_field(
-        frames, jnp.ones_like(frames), first, jnp.full((rows, 1), time), level
-    )
+    where = places(frames, jnp.ones_like(frames))
+    return lambda time: noise_field(where, *prefix_given(first, jnp.full((rows, 1), time), level))
 
 
 def rolling(rows: int, tokens: int, delay: float) -> Callable[[jax.Array], NoiseField]:
@@ -116,6 +116,6 @@ def rolling(rows: int, tokens: int, delay: float) -> Callable[[jax.Array], Noise
 
     def field_at(time: jax.Array) -> NoiseField:
         levels = jnp.clip((1 + behind) * time - behind + delay * index, 0.0, 1.0)
-        return NoiseField(levels, index, jnp.full(index.shape, 1 / tokens))
+        return NoiseField(levels[:, None], index, jnp.full(index.shape, 1 / tokens))
 
     return field_at

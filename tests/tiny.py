@@ -88,7 +88,7 @@ def prefix_given(prefix: Any, time: Any, level: Any) -> tuple[Pattern, Array]:
     at a time."""
     prefix = jnp.asarray(prefix)
     pattern = dataclasses.replace(nothing_given(*prefix.shape), prefix=prefix)
-    return pattern, jnp.stack([jnp.asarray(time), jnp.asarray(level)], -1).astype(jnp.float32)
+    return pattern, jnp.stack([jnp.asarray(time), jnp.asarray(level)], -1)
 
 
 def one_device_mesh() -> Mesh:

@@ -15,16 +15,18 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from absl import flags
 
 from sora_jax.cli.main import run as run_command
 from sora_jax.cli.tasks import TAKES, Asked, make_requests
 from sora_jax.config import ConfigError, load_experiment
+from sora_jax.diffusion.guidance import GuidanceConfig
+from sora_jax.diffusion.sampler import Method
 from sora_jax.expansion.expand import expand, make_expander
 from sora_jax.generator import Generator
-from sora_jax.networks import LoadedRun
+from sora_jax.networks import LoadedRun, load_run
 from sora_jax.provenance import provenance_of
 from sora_jax.sample.generate import Sampler
 from sora_jax.sample.requests import Request
@@ -129,8 +131,37 @@ GUIDANCE = flags.DEFINE_float(
     "how hard to follow the caption (default: the experiment's)",
     flag_values=FLAGS,
 )
+NEGATIVE_PROMPT = flags.DEFINE_string(
+    "negative_prompt", "", "what not to show: guidance pushes away from it", flag_values=FLAGS
+)
+HISTORY_GUIDANCE = flags.DEFINE_float(
+    "history_guidance",
+    None,
+    "how hard to follow the frames of --image or --video (default: the experiment's, or 1: as "
+    "learned)",
+    flag_values=FLAGS,
+)
+GUIDANCE_INTERVAL = flags.DEFINE_list(
+    "guidance_interval",
+    None,
+    "LOW,HIGH: noise levels, of 0 to 1, that are guided (default: the experiment's, or all)",
+    flag_values=FLAGS,
+)
+GUIDANCE_RESCALE = flags.DEFINE_float(
+    "guidance_rescale",
+    None,
+    "how far, 0 to 1, contrast is kept from growing with guidance (default: the experiment's, or "
+    "0)",
+    flag_values=FLAGS,
+)
+PROJECTED = flags.DEFINE_bool(
+    "projected",
+    None,
+    "whether guidance leaves out what saturates colours (default: the experiment's, or not)",
+    flag_values=FLAGS,
+)
 METHOD = flags.DEFINE_enum(
-    "method", None, ["euler", "heun"], "integrator (default: the experiment's)", flag_values=FLAGS
+    "method", None, get_args(Method), "sampler (default: the experiment's)", flag_values=FLAGS
 )
 OUTPUT = flags.DEFINE_string(
     "output", None, "directory for the files (default: samples in the run)", flag_values=FLAGS
@@ -153,13 +184,15 @@ def main(argv: Sequence[str]) -> None:
         raise ConfigError(f"--count {COUNT.value} must be at least 1")
     prompts, asked = read_prompts(), read_asked()
     like = None if EXPERIMENT.value is None else load_experiment(EXPERIMENT.value)
-    settings = {"steps": STEPS.value, "guidance": GUIDANCE.value, "method": METHOD.value}
-    changes = {name: value for name, value in settings.items() if value is not None}
-    embed = open_embedder(EMBED.value)
-    generator = Generator.load(RUN.value, like=like, embed=embed, **changes)
-    run, sampler = generator.run, generator.sampler
+    run = load_run(Path(RUN.value), like=like, embed=open_embedder(EMBED.value))
+    guidance = asked_guidance(run.experiment.sampling.guidance)
+    settings = {"steps": STEPS.value, "guidance": guidance, "method": METHOD.value}
+    generator = Generator(run, **{k: v for k, v in settings.items() if v is not None})
+    sampler = generator.sampler
     requests = [
-        dataclasses.replace(request, seed=SEED.value + number)
+        dataclasses.replace(
+            request, seed=SEED.value + number, negative_prompt=NEGATIVE_PROMPT.value
+        )
         for number, request in enumerate(make_requests(generator, asked, prompts))
     ]
     requests, each = expanded(run, sampler, requests)
@@ -231,6 +264,29 @@ def _numbers(flag: str, words: Sequence[str] | None, count: int) -> tuple[float,
     if len(numbers) != count:
         raise ConfigError(f"--{flag} {','.join(words)} is not {count} numbers with commas")
     return numbers
+
+
+def asked_guidance(trained: float | GuidanceConfig) -> float | GuidanceConfig:
+    """The experiment's guidance with what flags change of it.
+
+    Raises:
+        ConfigError: a flag has no meaning, or would change nothing.
+    """
+    changes: dict[str, Any] = {
+        "scale": GUIDANCE.value,
+        "history": HISTORY_GUIDANCE.value,
+        "interval": _numbers("guidance_interval", GUIDANCE_INTERVAL.value, 2),
+        "rescale": GUIDANCE_RESCALE.value,
+        "parallel": None if PROJECTED.value is None else 1.0 - PROJECTED.value,
+    }
+    guidance = trained if isinstance(trained, GuidanceConfig) else GuidanceConfig(trained)
+    changes = {name: value for name, value in changes.items() if value is not None}
+    guidance = dataclasses.replace(guidance, **changes)
+    if NEGATIVE_PROMPT.value and guidance.scale == 1:
+        raise ConfigError("--negative_prompt changes nothing at a guidance of 1: raise --guidance")
+    if HISTORY_GUIDANCE.value is not None and not (IMAGE.value or VIDEO.value):
+        raise ConfigError("--history_guidance is of given frames: give --image or --video")
+    return guidance.scale if guidance == GuidanceConfig(guidance.scale) else guidance
 
 
 def expanded(

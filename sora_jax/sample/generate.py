@@ -80,7 +80,7 @@ class Inputs:
     most 1: of each part of a clip, and last of what is given of it."""
 
     text: "Int[Array, 'b l'] | Text"
-    null_text: "Int[Array, 'b l'] | Text"  # the empty caption
+    null_text: "Int[Array, 'b l'] | Text"  # the empty caption, or negative prompts
     fps: Float[Array, " b"]
     seed: Int[Array, " b"]
     known: Float[Array, "b n p"]  # normalised latent tokens of given frames, and 0 of all others
@@ -250,7 +250,7 @@ class Sampler:
         offsets = [(*[0.0] * size.parts, request.given_level) for request in requests]
         arrays: Any = (
             encode([request.prompt for request in requests], self.text_length),
-            encode([""] * rows, self.text_length),
+            encode([request.negative_prompt for request in requests], self.text_length),
             fps,
             np.array([request.seed for request in requests], np.int32),
             jnp.pad(known, ((0, 0), (0, grid.tokens - known.shape[1]), (0, 0))),

@@ -55,6 +55,7 @@ class Request:
     start_levels: tuple[float, ...] = (1.0,)
     given_level: float = 0.0  # noise on what is given, of which the model is told
     beside: tuple[Beside, ...] = ()
+    negative_prompt: str = ""  # what guidance pushes away from
     task: str = "generate"
 
     @property

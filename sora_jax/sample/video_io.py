@@ -87,6 +87,7 @@ def _own(sample: Sample) -> dict[str, Any]:
         "prompt_before_expansion": request.prompt,
         "expansion": None,
         "prompt_is_cut": sample.prompt_is_cut,
+        "negative_prompt": request.negative_prompt,
         "seed": request.seed,
         "frames": request.frames,
         "height": request.height,

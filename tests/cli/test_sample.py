@@ -14,7 +14,9 @@ from PIL import Image
 
 import sora_jax.generator
 from sora_jax.cli import sample
+from sora_jax.config import from_dict
 from sora_jax.data.buckets import Bucket, DataConfig, ShapeClass
+from sora_jax.diffusion.guidance import GuidanceConfig
 from sora_jax.diffusion.patterns import FAR_SECONDS
 from sora_jax.diffusion.times import TimesConfig
 from sora_jax.errors import UserError
@@ -38,7 +40,9 @@ DATA = DataConfig(
 def sora_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
     """Runs the command on tiny networks; returns the JSONs beside its samples, in order."""
     vae = VAEConfig(folds=((4, 4),), widths=(8,))
-    experiment = SimpleNamespace(name="tiny", data=DATA, vae=vae, world=WorldConfig())
+    experiment = SimpleNamespace(
+        name="tiny", data=DATA, vae=vae, world=WorldConfig(), sampling=SamplingConfig()
+    )
     run = SimpleNamespace(
         experiment=experiment,
         directory=tmp_path / "run",
@@ -46,7 +50,7 @@ def sora_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
         step=20,
         parameters="ema",
     )
-    monkeypatch.setattr(sora_jax.generator, "load_run", lambda directory, like, embed: run)
+    monkeypatch.setattr(sample, "load_run", lambda directory, like, embed: run)
     monkeypatch.setattr(
         sora_jax.generator,
         "make_sampler",
@@ -106,6 +110,19 @@ def test_settings_and_sizes_are_as_asked(sora_sample: Callable[..., list[Any]]) 
     assert (made["sampling"]["steps"], made["sampling"]["guidance"]) == (3, 1.5)
 
 
+def test_guidance_is_as_asked(sora_sample: Callable[..., list[Any]], tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((16, 24, 3), np.uint8)).save(tmp_path / "start.png")
+    made = sora_sample(
+        *(f"--image={tmp_path}/start.png", "--negative_prompt=a cross", "--method=unipc"),
+        *("--guidance=3", "--history_guidance=1.5", "--guidance_interval=0.2,0.9"),
+        *("--guidance_rescale=0.5", "--projected"),
+    )[0]
+    asked = GuidanceConfig(3.0, 1.5, (0.2, 0.9), rescale=0.5, parallel=0.0)
+    assert made["negative_prompt"] == "a cross"
+    assert made["sampling"]["method"] == "unipc"
+    assert from_dict(GuidanceConfig, made["sampling"]["guidance"]) == asked
+
+
 def test_one_frame_is_an_image(sora_sample: Callable[..., list[Any]], tmp_path: Path) -> None:
     made = sora_sample("--prompt=x", "--frames=1", f"--output={tmp_path}/out")
     assert size(made[0]) == (1, 16, 16)
@@ -160,6 +177,10 @@ def test_a_video_is_continued_from_its_end_at_its_rate(
         (("--prompt=x", "--height=0"), "--height 0 and --width 24 must be positive"),
         (("--prompt=x", "--fps=0"), "fps 0.0 is not a frame rate"),
         (("--prompt=x", "--expand=online"), "'online' is neither offline nor an address"),
+        (("--prompt=x", "--guidance=-1"), "scale=-1.0 and history=1.0 must be at least 0"),
+        (("--prompt=x", "--guidance_interval=0.2"), "--guidance_interval 0.2 is not 2 numbers"),
+        (("--prompt=x", "--guidance=1", "--negative_prompt=y"), "changes nothing at a guidance of"),
+        (("--prompt=x", "--history_guidance=2"), "is of given frames: give --image or --video"),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(

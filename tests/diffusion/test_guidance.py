@@ -13,12 +13,13 @@ from sora_jax.diffusion.conditioning import NoiseField, layout_of, noise_field
 from sora_jax.diffusion.guidance import GuidanceConfig, guided
 from sora_jax.diffusion.sampler import integrate
 from sora_jax.types import Layout
+from tests.tiny import places, prefix_given
 
 # A row of a clip of four tokens, one given, and one of three that are generated, and padding; and
 # a row of one clip of eight tokens, two of them given.
 SEGMENTS = jnp.array([[1, 1, 1, 1, 2, 2, 2, 0], [1] * 8])
 FRAMES = jnp.array([[0, 1, 2, 3, 0, 1, 2, 0], range(8)])
-GIVEN = jnp.array([[1, 0], [2, 0]])
+PLACES, GIVEN = places(FRAMES, SEGMENTS), jnp.array([[1, 0], [2, 0]])
 X, V, NULL, ALONE, NOISE = np.random.default_rng(0).normal(size=(5, 2, 8, 3)).astype(np.float32)
 CLIPS = ((0, slice(1, 4)), (0, slice(4, 7)), (1, slice(2, 8)))  # their generated tokens
 
@@ -26,16 +27,16 @@ CLIPS = ((0, slice(1, 4)), (0, slice(4, 7)), (1, slice(2, 8)))  # their generate
 def field(level: float = 0.6, other: float = 0.6) -> NoiseField:
     """Of both rows' first clips at one level, and of their second clips at another."""
     times = jnp.broadcast_to(jnp.array([level, other]), (2, 2))
-    return noise_field(FRAMES, SEGMENTS, GIVEN, times, jnp.zeros((2, 2)))
+    return noise_field(PLACES, *prefix_given(GIVEN, times, jnp.zeros((2, 2))))
 
 
 def at(time: jax.Array) -> NoiseField:
     """With every clip at this level."""
-    return noise_field(FRAMES, SEGMENTS, GIVEN, jnp.full((2, 2), time), jnp.zeros((2, 2)))
+    return noise_field(PLACES, *prefix_given(GIVEN, jnp.full((2, 2), time), jnp.zeros((2, 2))))
 
 
 def layout(field: NoiseField) -> Layout:
-    return layout_of(field, jnp.zeros((2, 8, 3)), SEGMENTS)
+    return layout_of(field, PLACES)
 
 
 class Network:
@@ -120,7 +121,7 @@ def test_without_history_given_tokens_are_noise_and_said_to_be() -> None:
     )
     np.testing.assert_allclose(x[2:], np.where(given[..., None], NOISE, X), rtol=1e-6)
     # The field says the same where the function that makes it is told so.
-    told = noise_field(FRAMES, SEGMENTS, GIVEN, of.levels[:, :2], jnp.ones((2, 2)))
+    told = noise_field(PLACES, *prefix_given(GIVEN, of.levels[..., 0], jnp.ones((2, 2))))
     np.testing.assert_array_equal(levels[2:], told.per_token()[..., 0])
 
 

@@ -106,10 +106,10 @@ def test_a_network_tells_the_likelihood_of_what_it_generates() -> None:
 
         def field_at(time: jax.Array) -> NoiseField:
             at = jnp.full((2, 1), time)
-            return noise_field(batch.frames, batch.segments, given, at, jnp.zeros((2, 1)))
+            return noise_field(batch, *tiny.prefix_given(given, at, jnp.zeros((2, 1))))
 
         def velocity(x: jax.Array, field: NoiseField) -> jax.Array:
-            return model(x, layout_of(field, batch.coordinates, batch.segments), text)
+            return model(x, layout_of(field, batch), text)
 
         @jax.jit
         def likelihood(probes: jax.Array | None = None) -> jax.Array:

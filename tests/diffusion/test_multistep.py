@@ -128,8 +128,9 @@ def test_tokens_that_roll_are_as_each_alone(method: Method) -> None:
 
     def alone(x: jax.Array, field: NoiseField) -> jax.Array:
         """Every token a clip of its own."""
-        levels = field.per_token().reshape(-1, 1)
-        own = NoiseField(levels, jnp.zeros(levels.shape, jnp.int32), jnp.ones(levels.shape))
+        levels = field.per_token().reshape(-1, 1, 1)
+        one = levels[:, 0]
+        own = NoiseField(levels, jnp.zeros(one.shape, jnp.int32), jnp.ones(one.shape))
         return flow.velocity(x.reshape(-1, 1, CHANNELS), own).reshape(x.shape)
 
     together_rolled = integrate(alone, field_at, jnp.asarray(NOISE), clock, method, noise_at)
@@ -145,7 +146,9 @@ def test_tokens_that_roll_are_as_each_alone(method: Method) -> None:
             method,
             lambda step, token=token, first=moving[0]: noise_at(first + step)[:, token][:, None],
         )
-        np.testing.assert_allclose(together_rolled[:, token], found[:, 0], atol=1e-10, equal_nan=False)
+        np.testing.assert_allclose(
+            together_rolled[:, token], found[:, 0], atol=1e-10, equal_nan=False
+        )
 
 
 @pytest.mark.parametrize("method", ["dpm_solver", "unipc"])

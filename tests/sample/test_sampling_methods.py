@@ -17,9 +17,11 @@ GIVEN = np.random.default_rng(3).integers(0, 256, (5, 16, 24, 3), np.uint8)
 REQUESTS = [Request(PROMPTS[i % 2], 9, 16, 24, 8.0, seed=100 + i, given=GIVEN) for i in range(2)]
 
 
-def samples(config: SamplingConfig, devices: int, **mesh: int) -> list[Sample]:
+def samples(
+    config: SamplingConfig, devices: int, requests: list[Request] = REQUESTS, **mesh: int
+) -> list[Sample]:
     times = TimesConfig(base_tokens=8)
-    return tiny_sampler(PROMPTS, config, times, devices, MeshConfig(**mesh)).generate(REQUESTS)
+    return tiny_sampler(PROMPTS, config, times, devices, MeshConfig(**mesh)).generate(requests)
 
 
 @pytest.mark.parametrize("method", ["unipc", "sde"])
@@ -32,3 +34,13 @@ def test_guided_samples_are_the_same_on_one_device_and_on_eight(method: str) -> 
         assert abs(alone.video.astype(int) - spread.video.astype(int)).max() <= 1
         np.testing.assert_array_equal(alone.video[:5], unguided.video[:5])  # the given ones
         assert abs(alone.video[5:].astype(int) - unguided.video[5:]).max() > 8
+
+
+def test_a_negative_prompt_takes_the_place_of_the_empty_caption() -> None:
+    """So that the prompt itself as one pushes nowhere."""
+    config, plain = SamplingConfig(steps=4, rows=4, guidance=4.0), REQUESTS[:1]
+    negative = [dataclasses.replace(plain[0], negative_prompt=plain[0].prompt)]
+    [unguided] = samples(dataclasses.replace(config, guidance=1.0), 1, plain)
+    [guided], [nowhere] = samples(config, 1, plain), samples(config, 1, negative)
+    assert abs(nowhere.video.astype(int) - unguided.video).max() <= 1
+    assert abs(guided.video.astype(int) - unguided.video).max() > 8

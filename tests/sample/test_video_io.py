@@ -86,6 +86,7 @@ def test_a_sample_is_a_file_with_all_that_made_it_beside_it(tmp_path: Path) -> N
         "prompt_before_expansion": "Go!",
         "expansion": None,
         "prompt_is_cut": False,
+        "negative_prompt": "",
         "seed": 7,
         "frames": 9,
         "height": 32,

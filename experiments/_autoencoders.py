@@ -8,9 +8,9 @@ from sora_jax.models.vae import VAEConfig
 AUTOENCODERS = {
     # Trains on 2 CPU cores.
     "small": VAEConfig(
-        channels=16,
-        widths=(48, 96),
-        folds=((1, 4), (4, 1)),
+        channels=48,
+        widths=(48, 144),
+        folds=((1, 4), (2, 2)),
         blocks=1,
     ),
     "4x8x8": VAEConfig(

@@ -23,7 +23,7 @@ from sora_jax.train.optimizer import OptimizerConfig
 from sora_jax.train.run import TrainConfig
 from sora_jax.train.vae_losses import AdversarialConfig, VAELossConfig
 
-STEPS, MORE_STEPS, WORLD_STEPS = 3_000, 400, 5_000
+STEPS, MORE_STEPS, WORLD_STEPS = 4_000, 400, 5_000
 PIXELS = VAELossConfig(squared=0.0, absolute=1.0, kl=1e-4)
 
 
@@ -43,7 +43,7 @@ def experiment() -> Experiment:
         ),
         vae=AUTOENCODERS["small"],
         vae_stage=VAEStage(
-            _training(STEPS, 1e-2),
+            _training(STEPS, 2e-3),
             PIXELS,
             pixel_frames=34,
             buckets=("1x64x64", "5x64x64", "17x64x64", "17x48x80"),
@@ -57,7 +57,7 @@ def unjudged() -> Experiment:
     """Goes on from `experiment` by the same losses."""
     base = experiment()
     stage = dataclasses.replace(
-        base.vae_stage, training=_training(MORE_STEPS, 4e-3), buckets=("5x64x64", "17x64x64")
+        base.vae_stage, training=_training(MORE_STEPS, 1e-3), buckets=("5x64x64", "17x64x64")
     )
     return dataclasses.replace(base, name="vae_unjudged", vae_stage=stage)
 

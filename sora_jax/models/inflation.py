@@ -1,9 +1,9 @@
 """An autoencoder that was trained on images alone -> one that codes still clips as well as these.
 
-Of a kernel over frames an image meets the last one only, and of a fold or unfold over frames the
-last place; the others stay as they were drawn. Inflated, kernels and folds see the present frame
-alone, and unfolds show all their frames what they show the last (after arXiv:1705.07750, 2.1, for
-causal kernels).
+Of a kernel over frames an image meets the last one only, and of an unfold the last place; others
+stay as they were drawn. A fold takes an image for a clip that stands still, so it is right.
+Inflated, kernels see the present frame alone, and unfolds show all their frames what they show the
+last (after arXiv:1705.07750, 2.1, for causal kernels).
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float
 
-from sora_jax.models.vae import VAE, CausalConv, Fold, Unfold
+from sora_jax.models.vae import VAE, CausalConv, Unfold
 
 
 def inflate(vae: VAE) -> VAE:
@@ -22,8 +22,6 @@ def inflate(vae: VAE) -> VAE:
     for _, module in nnx.iter_modules(inflated):
         if isinstance(module, CausalConv):
             module.kernel[...] = _last_only(module.kernel[...], module.kernel[...].shape[0])
-        elif isinstance(module, Fold):
-            module.linear.kernel[...] = _last_only(module.linear.kernel[...], module.fold[0])
         elif isinstance(module, Unfold):
             frames, linear = module.fold[0], module.linear
             parameters: list[Any] = [linear.kernel, linear.bias]

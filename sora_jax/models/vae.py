@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, UInt8
 
 from sora_jax.config import ConfigError
 from sora_jax.nn.convolution import convolve_causally
+from sora_jax.nn.cosines import lowest_frequencies
 from sora_jax.nn.layers import Linear, RMSNorm
 
 Convolution = Literal["direct", "matmul"]
@@ -150,13 +151,14 @@ class Recomputable(nnx.Module):
 
 
 class ResidualBlock(Recomputable):
-    """x + conv(silu(norm(conv(silu(norm(x)))))); only the first convolution spans time."""
+    """x + conv(silu(norm(conv(silu(norm(x)))))); only the first convolution spans time. It begins
+    as little more than x."""
 
     def __init__(self, width: int, method: Convolution, recompute: bool, *, rngs: nnx.Rngs):
         self.recompute = recompute
         self.first_norm, self.second_norm = RMSNorm(width), RMSNorm(width)
         self.first = CausalConv(width, width, 3, method, rngs=rngs)
-        self.second = CausalConv(width, width, 1, method, rngs=rngs, scale=0.1)
+        self.second = CausalConv(width, width, 1, method, rngs=rngs, scale=0.01)
 
     def _apply(self, x: Array, state: State) -> tuple[Array, State]:
         first, second = (None, None) if state is None else state
@@ -167,8 +169,11 @@ class ResidualBlock(Recomputable):
 
 class Fold(nnx.Module):
     """Folds `frames` x `side` x `side` cells into one by a linear map, and adds their mean where
-    there is a shortcut. A clip's first frame folds with zeros before it, so that 1 + f*k frames
-    become 1 + k; its mean is of itself alone."""
+    there is a shortcut. A clip's first frame folds as one that stood still before it, so that
+    1 + f*k frames become 1 + k.
+
+    Without a shortcut the map begins as the lowest frequencies of what it folds, and Unfold's as
+    what they show."""
 
     def __init__(
         self,
@@ -181,13 +186,15 @@ class Fold(nnx.Module):
     ):
         self.fold, self.outputs, self.shortcut = fold, outputs, shortcut
         self.linear = Linear(fold[0] * fold[1] ** 2 * inputs, outputs, ("embed", "mlp"), rngs=rngs)
+        if not shortcut:
+            self.linear.kernel[...] = lowest_frequencies(inputs, outputs, fold)
 
     def __call__(self, x: Float[Array, "b t h w i"], state: State) -> tuple[Array, State]:
         before = (self.fold[0] - 1 if state is None else 0, 0)
-        pad = ((0, 0), before, *((0, 0),) * 3)
-        y = self.linear(_folded(jnp.pad(x, pad), self.fold, "p i j c"))
+        x = jnp.pad(x, ((0, 0), before, *((0, 0),) * 3), mode="edge")
+        y = self.linear(_folded(x, self.fold, "p i j c"))
         if self.shortcut:
-            cells = _folded(jnp.pad(x, pad, mode="edge"), self.fold, "c i j p")
+            cells = _folded(x, self.fold, "c i j p")
             y = y + jnp.mean(rearrange(cells, "... (o n) -> ... o n", o=self.outputs), -1)
         return y, ()
 
@@ -208,6 +215,8 @@ class Unfold(nnx.Module):
         cells = fold[0] * fold[1] ** 2
         self.repeats = cells * outputs // inputs
         self.linear = Linear(inputs, cells * outputs, ("embed", "mlp"), rngs=rngs)
+        if not shortcut:
+            self.linear.kernel[...] = lowest_frequencies(outputs, inputs, fold).T
 
     def __call__(self, x: Float[Array, "b t h w i"], state: State) -> tuple[Array, State]:
         y = _unfolded(self.linear(x), self.fold, "p i j c")
@@ -262,6 +271,12 @@ class VAE(nnx.Module):
         self.encoder, self.decoder = nnx.List(encoder), nnx.List(decoder)
         self.to_moments = Linear(inputs, 2 * config.channels, ("mlp", None), rngs=rngs)
         self.from_latents = Linear(config.channels, inputs, (None, "mlp"), rngs=rngs)
+        # Latents begin as the lowest frequencies of pixels, with little noise: left to learn is
+        # what is better than that.
+        lowest = jnp.eye(inputs, config.channels)
+        self.to_moments.kernel[...] = jnp.pad(lowest, ((0, 0), (0, config.channels)))
+        self.to_moments.bias[...] = jnp.repeat(jnp.array([0.0, -8.0]), config.channels)
+        self.from_latents.kernel[...] = lowest.T
 
     def encode_chunk(
         self, video: Float[Array, "b t h w 3"], state: State

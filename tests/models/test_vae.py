@@ -248,3 +248,14 @@ def test_either_convolution_makes_the_same_autoencoder() -> None:
     other = nnx.merge(nnx.split(VAE(changed, rngs=nnx.Rngs(0)))[0], nnx.split(vae)[1])
     video = clip(vae, 2)
     np.testing.assert_allclose(vae.encode(video)[0], other.encode(video)[0], atol=1e-5)
+
+
+def test_an_untrained_autoencoder_shows_smooth_clips_as_they_are() -> None:
+    """Its latents begin as the lowest frequencies: ramps that move, and their first frame."""
+    config = VAEConfig(channels=48, widths=(48, 96), folds=((1, 4), (2, 2)), blocks=1)
+    vae = VAE(config, rngs=nnx.Rngs(0))
+    t, y, x = np.mgrid[:5, :16, :16] / 16
+    clip = np.stack([np.sin(x + t), np.cos(y - t), x * y], -1)[None].astype(np.float32) * 0.8
+    shown = np.asarray(vae.decode(vae.encode(jnp.asarray(clip))[0]))
+    assert np.sqrt(np.square(shown - clip).mean()) < 0.03
+    assert np.sqrt(np.square(shown - clip)[:, 0].mean()) < 0.03

@@ -275,6 +275,7 @@ class VAE(nnx.Module):
         # what is better than that.
         lowest = jnp.eye(inputs, config.channels)
         self.to_moments.kernel[...] = jnp.pad(lowest, ((0, 0), (0, config.channels)))
+        assert self.to_moments.bias is not None
         self.to_moments.bias[...] = jnp.repeat(jnp.array([0.0, -8.0]), config.channels)
         self.from_latents.kernel[...] = lowest.T
 

@@ -14,6 +14,7 @@ from sora_jax.models.vae import to_uint8, to_unit
 from sora_jax.sample import tasks
 from sora_jax.sample.generate import Sampler, SamplingConfig
 from sora_jax.sample.requests import Request, RequestError
+from sora_jax.sharding.mesh import MeshConfig
 from tests.tiny_models import tiny_sampler
 
 PROMPT = "a red circle"
@@ -69,6 +70,24 @@ def test_each_task_says_what_it_is_and_makes_a_clip(sampler: Sampler, name: str)
     if kept:
         assert request.given is not None
         assert_same(sample.video[:kept], through(sampler, request.given[:kept]))
+
+
+@pytest.fixture(scope="module")
+def over_eight() -> Sampler:
+    """The same networks with rows, parameters and tokens split over two devices each."""
+    config = SamplingConfig(steps=2, rows=4)
+    mesh = MeshConfig(replica=2, fsdp=2, context=2, tensor=1)
+    return tiny_sampler([PROMPT], config, TimesConfig(base_tokens=8), 8, mesh)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_is_the_same_on_eight_devices(
+    sampler: Sampler, over_eight: Sampler, name: str
+) -> None:
+    requests = [dataclasses.replace(TASKS[name](PLAIN), seed=seed) for seed in range(4)]
+    expected, found = (np.asarray(each.tokens(requests)) for each in (sampler, over_eight))
+    own = slice(0, 24)  # 4 latent frames of 2 x 3 patches
+    np.testing.assert_allclose(found[:, own], expected[:, own], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

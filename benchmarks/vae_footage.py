@@ -1,6 +1,6 @@
 """Figures of the autoencoders of experiments/vae.py, out of their runs and scores.
 
-    python -m benchmarks.vae_footage --runs runs
+    python -m benchmarks.vae_footage --runs runs --data sets/footage/held_out
 
 Of runs/vae, which runs/unjudged and runs/judged went on from, these two scored by `sora vae score`
 on held-out footage; and of runs/vae_world. Writes benchmarks/results/vae_footage.json,
@@ -20,10 +20,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image, ImageDraw
 
+from sora_jax.data.media import decode_record
+from sora_jax.data.sources import ClipSet
+from sora_jax.eval.reconstruction import bilinear_baseline, latent_numbers, reconstruct
+from sora_jax.networks import averaged_vae, experiment_of
+from sora_jax.sample.generate import latent_frames
+from sora_jax.sharding.mesh import make_mesh
+
 matplotlib.use("Agg")
 HERE = Path(__file__).resolve().parent
 RESULT, DOCS = HERE / "results" / "vae_footage.json", HERE.parent / "docs"
 HEADING = 20  # pixels of height
+SHOWN, ROWS, ENLARGED = "17x64x64", 5, 3  # clips that are drawn, of so many, so much larger
 BEFORE, SCORED = "vae", ("unjudged", "judged")
 MEASURES = ("psnr_db", "bilinear/psnr_db", "ssim", "lpips/st-lpips-vgg", "flicker_relative")
 CURVES = {
@@ -80,17 +88,29 @@ def draw_curves(lines: list[dict[str, Any]], path: Path) -> None:
     plt.close(figure)
 
 
-def draw_pictures(runs: Path, path: Path) -> None:
-    """The sheets of the runs that went on without and with judges, side by side."""
-    sheets = [Image.open(runs / name / "vae" / "scores" / "pictures.png") for name in SCORED]
-    size = sum(sheet.width for sheet in sheets), max(sheet.height for sheet in sheets) + HEADING
-    whole = Image.new("RGB", size, "white")
-    left = 0
-    for name, sheet in zip(SCORED, sheets, strict=True):
-        ImageDraw.Draw(whole).text((left, 4), f"vae:{name}", fill="black")
-        whole.paste(sheet, (left, HEADING))
-        left += sheet.width
-    whole.save(path)
+def draw_pictures(runs: Path, data: Path, path: Path) -> None:
+    """The middle frames of held-out clips: as they are, bilinear at as many numbers, and by the
+    runs that went on without and with judges."""
+    experiment = experiment_of(runs / BEFORE)
+    mesh = make_mesh(experiment.mesh)
+    bucket = next(each for each in experiment.data.buckets if each.name == SHOWN)
+    source = ClipSet(data).source(bucket)
+    places = np.linspace(0, len(source) - 1, 2 * ROWS)[1::2].astype(int)
+    clips = [decode_record(source[int(place)]) for place in places]
+    columns = {"true": clips}
+    for name in SCORED:
+        vae, _ = averaged_vae(experiment_of(runs / name), runs / name, mesh)
+        columns[f"vae:{name}"] = reconstruct(vae, clips)
+    numbers, latent = latent_numbers(vae, clips[0].shape), latent_frames(vae, len(clips[0]))
+    columns["bilinear"] = [bilinear_baseline(clip, numbers, latent) for clip in clips]
+    side = ENLARGED * bucket.height
+    whole = Image.new("RGB", (len(columns) * side, ROWS * side + HEADING), "white")
+    for column, (name, videos) in enumerate(columns.items()):
+        ImageDraw.Draw(whole).text((column * side, 4), name, fill="black")
+        for row, video in enumerate(videos):
+            frame = Image.fromarray(video[len(video) // 2]).resize((side, side), 0)
+            whole.paste(frame, (column * side, HEADING + row * side))
+    whole.save(path, optimize=True)
 
 
 def world(run: Path) -> dict[str, Any]:
@@ -107,15 +127,17 @@ def world(run: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=Path, required=True)
-    runs = parser.parse_args().runs
+    parser.add_argument("--data", type=Path, required=True)
+    arguments = parser.parse_args()
+    runs = arguments.runs
     result: dict[str, Any] = {
-        "command": "python -m benchmarks.vae_footage --runs runs",
+        "command": "python -m benchmarks.vae_footage --runs runs --data sets/footage/held_out",
         "date": datetime.date.today().isoformat(),
         "hardware": f"{os.cpu_count()} CPU cores, of the runs and of this",
         "minutes_before": minutes_of(runs / BEFORE),
         "scores": {name: scores_of(runs / name) for name in SCORED},
     }
-    draw_pictures(runs, DOCS / "vae_pictures.png")
+    draw_pictures(runs, arguments.data, DOCS / "vae_pictures.png")
     if (runs / "vae_world").exists():
         result["world"] = world(runs / "vae_world")
         draw_curves(lines_of(runs / "vae_world"), DOCS / "vae_world.png")

@@ -23,7 +23,7 @@ from sora_jax.train.optimizer import OptimizerConfig
 from sora_jax.train.run import TrainConfig
 from sora_jax.train.vae_losses import AdversarialConfig, VAELossConfig
 
-STEPS, MORE_STEPS, WORLD_STEPS = 4_000, 400, 5_000
+STEPS, MORE_STEPS, WORLD_STEPS = 4_000, 1_000, 5_000
 PIXELS = VAELossConfig(squared=0.0, absolute=1.0, kl=1e-4)
 
 
@@ -57,7 +57,7 @@ def unjudged() -> Experiment:
     """Goes on from `experiment` by the same losses."""
     base = experiment()
     stage = dataclasses.replace(
-        base.vae_stage, training=_training(MORE_STEPS, 1e-3), buckets=("5x64x64", "17x64x64")
+        base.vae_stage, training=_training(MORE_STEPS, 5e-4), buckets=("5x64x64", "17x64x64")
     )
     return dataclasses.replace(base, name="vae_unjudged", vae_stage=stage)
 
@@ -66,12 +66,14 @@ def judged() -> Experiment:
     """Goes on from `experiment` with a perceptual and an adversarial loss besides."""
     adversarial = AdversarialConfig(
         DiscriminatorConfig(width=32),
-        weight=0.1,
-        warmup_steps=50,
+        weight=0.02,
+        warmup_steps=100,
         optimizer=OptimizerConfig(peak_rate=3e-4, warmup_steps=20, beta1=0.5, weight_decay=0.0),
     )
     base = unjudged()
-    loss = dataclasses.replace(PIXELS, perceptual=0.5, perceptual_frames=1, adversarial=adversarial)
+    loss = dataclasses.replace(
+        PIXELS, perceptual=30.0, perceptual_frames=2, adversarial=adversarial
+    )
     stage = dataclasses.replace(base.vae_stage, loss=loss)
     return dataclasses.replace(base, name="vae_judged", vae_stage=stage)
 

@@ -7,8 +7,9 @@ and by the multistep samplers of `multistep.py`. A token whose level stays, t' =
 so it is with given tokens, and in a roll-out with those that wait or are done.
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,24 @@ from sora_jax.diffusion import multistep
 from sora_jax.diffusion.conditioning import NoiseField
 
 Method = Literal["euler", "heun", "dpm_solver", "unipc", "sde"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class SolverState:
+    """How far integration has come: all that its next step depends on, and a view of the end."""
+
+    tokens: Float[Array, "b n c"]
+    data: Float[Array, "b n c"]  # that the last step predicted; before the first one the noise
+    history: multistep.History | None  # of multistep samplers
+
+
+def begin(noisy: Float[Array, "b n c"], field: NoiseField, method: Method) -> SolverState:
+    """Before the first step, from `noisy` tokens at the levels of `field`."""
+    history = None
+    if method not in ("euler", "heun"):
+        history = multistep.History.none(noisy, multistep.settled(field.per_token()))
+    return SolverState(noisy, noisy, history)
 
 
 def integrate(
@@ -35,29 +54,42 @@ def integrate(
     standard normal noise of each step, to be keyed by what it is about. Levels may rise in (1) and
     (2) alone.
     """
+    start = begin(noisy, field_at(times[0]), method)
+    steps = (0, len(times) - 1)
+    return advance(velocity, field_at, start, times, steps, method, noise_at).tokens
+
+
+def advance(
+    velocity: Callable[[Float[Array, "b n c"], NoiseField], Float[Array, "b n c"]],
+    field_at: Callable[[Float[Array, ""]], NoiseField],
+    state: SolverState,
+    times: Float[Array, " s"],
+    steps: tuple[Any, Any],
+    method: Method,
+    noise_at: Callable[[Int[Array, ""]], Float[Array, "b n c"]] | None = None,
+) -> SolverState:
+    """The state after the steps from the first number of `steps` up to the second, which may be
+    traced: one program then does any of them, and its numbers do not depend on where it stops."""
     if method == "sde" and noise_at is None:
         raise ValueError("the sampler 'sde' needs noise_at, the noise of each step")
 
-    def advance(carry: tuple, interval: tuple[Array, Array, Array]) -> tuple[tuple, None]:
-        (x, history), (start, end, step) = carry, interval
-        now, after = field_at(start), field_at(end)
+    def step(number: Array, state: SolverState) -> SolverState:
+        x, history = state.tokens, state.history
+        now, after = field_at(times[number]), field_at(times[number + 1])
         level, goal = now.per_token(), after.per_token()
         slope = velocity(x, now)
         if history is None:
             change = goal - level
             if method == "heun":
                 slope = (slope + velocity(x + change * slope, after)) / 2
-            return (x + change * slope, None), None
+            return SolverState(x + change * slope, x - level * slope, None)
         level, goal = multistep.settled(level), multistep.settled(goal)
         data = x - level * slope
         if method == "unipc":
             x = multistep.corrected(x, data, level, goal, history)
-        noise = noise_at(step) if method == "sde" and noise_at is not None else None
+        noise = noise_at(number) if method == "sde" and noise_at is not None else None
         moved = multistep.predicted(x, data, level, goal, history, noise)
-        return (moved, history.after(x, data, level, goal)), None
+        return SolverState(moved, data, history.after(x, data, level, goal))
 
-    history = None
-    if method not in ("euler", "heun"):
-        history = multistep.History.none(noisy, multistep.settled(field_at(times[0]).per_token()))
-    steps = (times[:-1], times[1:], jnp.arange(len(times) - 1))
-    return jax.lax.scan(advance, (noisy, history), steps)[0][0]
+    state_after: SolverState = jax.lax.fori_loop(*steps, step, state)
+    return state_after

@@ -14,7 +14,7 @@ from sora_jax.diffusion.loss import DiffusionConfig
 from sora_jax.diffusion.patterns import ConditioningConfig
 from sora_jax.diffusion.times import TimesConfig
 from sora_jax.experiment import Experiment, VAEStage
-from sora_jax.sample.generate import SamplingConfig
+from sora_jax.sample.denoise import SamplingConfig
 
 SIZES = ((48, 80), (64, 64), (80, 48))
 

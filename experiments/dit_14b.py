@@ -14,7 +14,7 @@ import dataclasses
 
 from experiments._transformers import GIVEN, layout
 from sora_jax.experiment import Experiment
-from sora_jax.sample.generate import SamplingConfig
+from sora_jax.sample.denoise import SamplingConfig
 from sora_jax.sharding.mesh import MeshConfig
 
 experiment = layout("14b", "p256", fsdp=64)

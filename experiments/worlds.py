@@ -21,7 +21,7 @@ from sora_jax.experiment import DiTStage, Experiment, VAEStage
 from sora_jax.models.dit import DiTConfig
 from sora_jax.models.text import TextConfig
 from sora_jax.models.vae import VAEConfig
-from sora_jax.sample.generate import SamplingConfig
+from sora_jax.sample.denoise import SamplingConfig
 from sora_jax.train.optimizer import OptimizerConfig
 from sora_jax.train.run import TrainConfig
 from sora_jax.train.vae_losses import VAELossConfig

@@ -21,7 +21,7 @@ from sora_jax.models.dit import DiTConfig
 from sora_jax.models.patches import Grid
 from sora_jax.models.text import TextConfig
 from sora_jax.nn.attention import AttentionConfig
-from sora_jax.sample.generate import SamplingConfig
+from sora_jax.sample.denoise import SamplingConfig
 from sora_jax.sharding.mesh import MeshConfig, sharing_a_row
 from sora_jax.train.run import TrainConfig
 from sora_jax.train.vae_losses import VAELossConfig

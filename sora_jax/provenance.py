@@ -9,7 +9,8 @@ from sora_jax.checkpoints import named
 from sora_jax.config import to_dict
 from sora_jax.networks import LoadedRun
 from sora_jax.processes import code_id
-from sora_jax.sample.generate import Models, Sampler
+from sora_jax.sample.denoise import Models
+from sora_jax.sample.generate import Sampler
 from sora_jax.sharding.checksums import checksums
 
 

@@ -16,7 +16,8 @@ from sora_jax.experiment import Experiment
 from sora_jax.models.latents import LatentStatistics
 from sora_jax.models.patches import Grid
 from sora_jax.networks import make_generator, make_vae
-from sora_jax.sample.generate import Inputs, Models, batch_rows, sample_tokens
+from sora_jax.sample.denoise import Inputs, Models, sample_tokens
+from sora_jax.sample.generate import batch_rows
 from sora_jax.sample.requests import Request, Size, check_size
 from sora_jax.sample.stream import chunk_lengths, decode_chunk, encode_chunk
 from sora_jax.scaling.flops import Row, dit_flops, text_flops, vae_chunk_flops

@@ -16,7 +16,7 @@ from sora_jax.diffusion.times import TimesConfig
 from sora_jax.errors import UserError
 from sora_jax.eval.evaluator import EvaluationConfig
 from sora_jax.evaluation import Asked, add_to_history, evaluate_run, write_metrics
-from sora_jax.sample.generate import SamplingConfig
+from sora_jax.sample.denoise import SamplingConfig
 from sora_jax.world.scene import WorldConfig
 from tests.tiny_models import tiny_sampler
 

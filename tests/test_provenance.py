@@ -6,7 +6,7 @@ import jax
 
 from sora_jax.diffusion.times import TimesConfig
 from sora_jax.provenance import weights_id
-from sora_jax.sample.generate import SamplingConfig
+from sora_jax.sample.denoise import SamplingConfig
 from sora_jax.sharding.mesh import MeshConfig
 from tests.tiny_models import tiny_sampler
 

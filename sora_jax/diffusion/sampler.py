@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from sora_jax.diffusion import multistep

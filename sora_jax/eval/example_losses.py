@@ -13,7 +13,8 @@ from sora_jax.eval.examples import Example
 from sora_jax.eval.held_out_loss import ClipLosses, held_out_loss
 from sora_jax.models.latents import grid_of, lay_out
 from sora_jax.processes import to_host
-from sora_jax.sample.generate import Models, Sampler, batch_rows
+from sora_jax.sample.denoise import Models
+from sora_jax.sample.generate import Sampler, batch_rows
 from sora_jax.sample.stream import encode_clips
 from sora_jax.sharding.rules import rows_sharding, ways_of
 from sora_jax.types import EncodedBatch

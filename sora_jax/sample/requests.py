@@ -40,6 +40,9 @@ class Request:
     says that the rest is made. That is noised to `start_levels` and made anew from there: of 1
     nothing is left, and at 0 nothing is changed. Of several levels each is of a part of the clip,
     of about as many consecutive latent frames.
+
+    Of `noise_of`, another (frames, height, width) and no smaller one, its noise is that of such a
+    clip averaged down: it comes out like that clip.
     """
 
     prompt: str
@@ -56,6 +59,7 @@ class Request:
     given_level: float = 0.0  # noise on what is given, of which the model is told
     beside: tuple[Beside, ...] = ()
     negative_prompt: str = ""  # what guidance pushes away from
+    noise_of: tuple[int, int, int] | None = None
     task: str = "generate"
 
     @property
@@ -77,12 +81,13 @@ class Sample:
     request: Request
     video: Video
     prompt_is_cut: bool  # it has more tokens than the network reads
+    made_at: tuple[int, int, int] | None = None  # frames, height, width, before they were cut
 
 
 @dataclasses.dataclass(frozen=True)
 class Size:
     """What a compiled program depends on: the pixels of its clips, the frames given to it and those
-    of each clip beside it, and the parts that have noise levels of their own."""
+    of each clip beside it, the parts that have noise levels of their own, and whose noise it is."""
 
     frames: int
     height: int
@@ -90,6 +95,7 @@ class Size:
     given_frames: int = 0
     beside: tuple[int, ...] = ()
     parts: int = 1
+    noise_of: tuple[int, int, int] | None = None
 
 
 def size_of(request: Request, temporal: int, cell: int) -> Size:
@@ -107,6 +113,7 @@ def size_of(request: Request, temporal: int, cell: int) -> Size:
         if not math.isfinite(clip.seconds):
             raise RequestError(f"frames given beside the clip at {clip.seconds} s: name a time")
     _check_what_is_made(request, temporal)
+    _check_noise(request, temporal, cell)
     return Size(
         request.frames,
         request.height,
@@ -114,6 +121,7 @@ def size_of(request: Request, temporal: int, cell: int) -> Size:
         request.given_frames,
         tuple(len(clip.video) for clip in request.beside),
         len(request.start_levels),
+        request.noise_of,
     )
 
 
@@ -143,7 +151,26 @@ def check_size(request: Request, temporal: int, cell: int) -> None:
         raise RequestError(f"seed {request.seed} is not between 0 and {MAX_SEED}")
 
 
-def _check_video(what: str, video: Video, request: Request, temporal: int) -> None:
+def _check_noise(request: Request, temporal: int, cell: int) -> None:
+    if request.noise_of is None:
+        return
+    own = (request.frames, request.height, request.width)
+    frames, height, width = request.noise_of
+    larger = dataclasses.replace(request, frames=frames, height=height, width=width)
+    check_size(larger, temporal, cell)
+    if any(other < side for other, side in zip(request.noise_of, own, strict=True)):
+        raise RequestError(
+            f"the noise of a clip of {_sized(request.noise_of)} is too little for one of "
+            f"{_sized(own)}: name a size that is larger, or the same, in all of them"
+        )
+
+
+def _sized(sizes: tuple[int, int, int]) -> str:
+    return f"{sizes[0]} frames of {sizes[1]} x {sizes[2]} pixels"
+
+
+def check_pictures(what: str, video: Video, request: Request) -> None:
+    """Raises RequestError where what is given is no video of the request's height and width."""
     if video.dtype != np.uint8 or video.ndim != 4 or video.shape[3] != 3 or not len(video):
         raise RequestError(
             f"{what} are {video.dtype} of shape {video.shape}: give uint8 [t, h, w, 3]"
@@ -153,6 +180,10 @@ def _check_video(what: str, video: Video, request: Request, temporal: int) -> No
             f"the {what} are {video.shape[1]} x {video.shape[2]} pixels (height x width) and "
             f"the clip is {request.height} x {request.width}: resize the one or ask for the other"
         )
+
+
+def _check_video(what: str, video: Video, request: Request, temporal: int) -> None:
+    check_pictures(what, video, request)
     if (len(video) - 1) % temporal:
         fewer = 1 + (len(video) - 1) // temporal * temporal
         raise RequestError(f"{len(video)} frames cannot be given; {fewer} would work")
@@ -185,10 +216,11 @@ def _check_what_is_made(request: Request, temporal: int) -> None:
             f"{kept} of {given} given frames cannot be kept of {frames}: 0 or 1 + {temporal}k can"
         )
     if request.box is not None:
-        _check_box(request.box, request)
+        check_box(request.box, request)
 
 
-def _check_box(box: tuple[int, int, int, int], request: Request) -> None:
+def check_box(box: tuple[int, int, int, int], request: Request) -> None:
+    """Raises RequestError where the box is not inside the request's pictures."""
     top, bottom, left, right = box
     if not (0 <= top < bottom <= request.height and 0 <= left < right <= request.width):
         raise RequestError(

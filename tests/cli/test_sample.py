@@ -21,7 +21,7 @@ from sora_jax.diffusion.patterns import FAR_SECONDS
 from sora_jax.diffusion.times import TimesConfig
 from sora_jax.errors import UserError
 from sora_jax.models.vae import VAEConfig
-from sora_jax.sample.generate import SamplingConfig
+from sora_jax.sample.denoise import SamplingConfig
 from sora_jax.sample.metadata import read_metadata
 from sora_jax.sample.video_io import playable_mp4
 from sora_jax.world.completion import complete
@@ -163,7 +163,6 @@ def test_a_video_is_continued_from_its_end_at_its_rate(
     ("arguments", "sentence"),
     [
         ((), "nothing is asked for"),
-        (("--prompt=x", "--height=30"), "a height of 24 or 32 would work"),
         (("--prompt=x", "--count=0"), "--count 0 must be at least 1"),
         (("--image=a.png", "--video=b.mp4"), "give one of --image and --video"),
         (("--task=connect", "--video=b.mp4"), "--task connect takes 2 --video, and 1 are given"),

@@ -11,7 +11,7 @@ from sora_jax.data.buckets import Bucket
 from sora_jax.diffusion.times import TimesConfig
 from sora_jax.eval.example_losses import example_losses
 from sora_jax.eval.examples import world_examples
-from sora_jax.sample.generate import SamplingConfig
+from sora_jax.sample.denoise import SamplingConfig
 from sora_jax.world.scene import WorldConfig
 from tests.tiny_models import tiny_sampler
 

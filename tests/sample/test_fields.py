@@ -21,7 +21,8 @@ from sora_jax.diffusion.token_errors import clip_sizes
 from sora_jax.experiment import Experiment
 from sora_jax.models.latents import encode_batch, lay_out
 from sora_jax.prepare import cut_out
-from sora_jax.sample.generate import Sampler, SamplingConfig, field_at, rows_of
+from sora_jax.sample.denoise import SamplingConfig, field_at, rows_of
+from sora_jax.sample.generate import Sampler
 from sora_jax.sample.requests import Beside, Request
 from sora_jax.types import LatentBatch, VideoBatch
 from tests.tiny_models import tiny_sampler

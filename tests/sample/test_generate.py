@@ -120,13 +120,6 @@ def test_given_tokens_never_move(sampler: Sampler) -> None:
     np.testing.assert_allclose(tokens[:, :12], encoded[:, :12], atol=1e-5)
 
 
-def test_a_size_that_does_not_fit_is_told_with_the_nearest_that_do(sampler: Sampler) -> None:
-    odd = request(0, frames=4, height=33, width=7)
-    with pytest.raises(RequestError, match="1 or 5 frames and a height of 32 or 40 and a width of"):
-        sampler.generate([odd])
-    assert sampler.generate([request(0, frames=13, height=8, width=40)])[0].video.shape[0] == 13
-
-
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

@@ -8,6 +8,7 @@
 resized to that of the clip.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,20 +18,22 @@ import numpy as np
 from sora_jax.data.buckets import nearest_size
 from sora_jax.data.captions import TextEmbedder
 from sora_jax.data.transforms import fit
+from sora_jax.eval.likeness import likeness
 from sora_jax.experiment import Experiment
 from sora_jax.networks import LoadedRun, load_run, make_sampler
 from sora_jax.sample import tasks
-from sora_jax.sample.requests import Request, Sample, Video
+from sora_jax.sample.requests import MAX_SEED, Request, Sample, Video
+from sora_jax.sample.sizes import smaller
 from sora_jax.sample.tasks import Box, Image
 
 
 class Generator:
     """Makes clips with the networks of a run.
 
-    Every task takes `size`: any of frames, height, width, fps and seed. By default a clip is as
-    long as the longest trained on, or as what is edited, of the trained size that is nearest in
-    aspect to what is given, or else the largest, and at the experiment's frame rate. `context`
-    frames of a video are given, by default the fewest that show motion.
+    Every task takes `size`: frames, height, width, fps and seed, each of any number. By default a
+    clip is as long as the longest trained on, or as what is edited, of the trained size that is
+    nearest in aspect to what is given, or else the largest, and at the experiment's frame rate.
+    `context` frames of a video are given, by default the fewest that show motion.
     """
 
     def __init__(self, run: LoadedRun, **sampling: Any) -> None:
@@ -78,6 +81,27 @@ class Generator:
     def make(self, request: Request) -> Sample:
         """The clip of a request; raises RequestError where it cannot be made."""
         return self.sampler.generate([request])[0]
+
+    def preview(self, request: Request, factor: float = 4.0) -> Sample:
+        """A small clip, of the noise of the request's own averaged down: what to expect of that
+        one. `factor`: by which sides are smaller."""
+        return self.make(smaller(request, factor))
+
+    def likeness(
+        self, previews: Sequence[Sample], samples: Sequence[Sample]
+    ) -> list[dict[str, Any]]:
+        """How alike samples came out to their previews, and, as the floor, to previews of
+        `unrelated` seeds, which it makes: `psnr` and `ssim` of each."""
+        unrelated = self.sampler.generate(
+            [
+                dataclasses.replace(each.request, seed=MAX_SEED - each.request.seed)
+                for each in previews
+            ]
+        )
+        return [
+            likeness(own.video, sample.video) | {"unrelated": likeness(other.video, sample.video)}
+            for own, other, sample in zip(previews, unrelated, samples, strict=True)
+        ]
 
     def generate(self, prompt: str, **size: Any) -> Sample:
         return self.make(tasks.generate(self.request(prompt, **size)))

@@ -6,9 +6,10 @@
     sora sample --run RUN --video FILE --frames 13                a video that goes on from another
     sora sample --run RUN --task TASK ...                         every other way of prompting
 
-Any size and duration that the networks divide. Writes an MP4 or PNG for each sample, which says all
-that made it, as does a JSON beside it, and a contact sheet. --expand makes long prompts of short
-ones, by rule for the procedural world or by a language model, and keeps those that lose no fact.
+Any size and duration. Writes an MP4 or PNG for each sample, which says all that made it, as does a
+JSON beside it, and a contact sheet. --preview 4 makes small ones first, that come out alike, and
+--preview_every 5 shows samples on the way. --expand makes long prompts of short ones, by rule for
+the procedural world or by a language model, and keeps those that lose no fact.
 """
 
 import dataclasses
@@ -19,17 +20,16 @@ from typing import Any, get_args
 
 from absl import flags
 
+from sora_jax.cli.expansion import expanded
 from sora_jax.cli.main import run as run_command
+from sora_jax.cli.previews import small_ones, views, with_likeness
 from sora_jax.cli.tasks import TAKES, Asked, make_requests
 from sora_jax.config import ConfigError, load_experiment
 from sora_jax.diffusion.guidance import GuidanceConfig
 from sora_jax.diffusion.sampler import Method
-from sora_jax.expansion.expand import expand, make_expander
 from sora_jax.generator import Generator
-from sora_jax.networks import LoadedRun, load_run
+from sora_jax.networks import load_run
 from sora_jax.provenance import provenance_of
-from sora_jax.sample.generate import Sampler
-from sora_jax.sample.requests import Request
 from sora_jax.sample.video_io import write_for_vbench, write_samples
 from sora_jax.train.executables import keep_on_disk
 from sora_jax.weights.text_encoders import open_embedder
@@ -163,6 +163,22 @@ PROJECTED = flags.DEFINE_bool(
 METHOD = flags.DEFINE_enum(
     "method", None, get_args(Method), "sampler (default: the experiment's)", flag_values=FLAGS
 )
+PREVIEW = flags.DEFINE_float(
+    "preview",
+    None,
+    "make small clips first, with sides smaller by this factor, into the folder previews, and say "
+    "how alike the large ones came out",
+    flag_values=FLAGS,
+)
+PREVIEW_ONLY = flags.DEFINE_bool(
+    "preview_only", False, "make no more than what --preview makes", flag_values=FLAGS
+)
+PREVIEW_EVERY = flags.DEFINE_integer(
+    "preview_every",
+    None,
+    "write a strip of frames of each clip as it is predicted, after every so many steps",
+    flag_values=FLAGS,
+)
 OUTPUT = flags.DEFINE_string(
     "output", None, "directory for the files (default: samples in the run)", flag_values=FLAGS
 )
@@ -182,6 +198,10 @@ def main(argv: Sequence[str]) -> None:
     keep_on_disk()
     if COUNT.value < 1:
         raise ConfigError(f"--count {COUNT.value} must be at least 1")
+    if PREVIEW_ONLY.value and PREVIEW.value is None:
+        raise ConfigError("--preview_only needs --preview, by how much smaller to make the clips")
+    if VBENCH.value and (PREVIEW.value, PREVIEW_EVERY.value) != (None, None):
+        raise ConfigError("--vbench writes nothing beside: leave --preview and --preview_every out")
     prompts, asked = read_prompts(), read_asked()
     like = None if EXPERIMENT.value is None else load_experiment(EXPERIMENT.value)
     run = load_run(Path(RUN.value), like=like, embed=open_embedder(EMBED.value))
@@ -195,13 +215,21 @@ def main(argv: Sequence[str]) -> None:
         )
         for number, request in enumerate(make_requests(generator, asked, prompts))
     ]
-    requests, each = expanded(run, sampler, requests)
-    samples = sampler.generate(requests)
-    for prompt in dict.fromkeys(s.request.prompt for s in samples if s.prompt_is_cut):
-        print(f"cut to the {sampler.text_length} tokens that the run reads: {prompt}")
+    requests, each = expanded(run, sampler, requests, EXPAND.value, EXPAND_MODEL.value)
+    directory = Path(OUTPUT.value or run.directory / "samples")
     files = [Path(path).name for path in (*IMAGE.value, *VIDEO.value)]
     provenance = provenance_of(run, sampler) | {"given_files": files}
-    directory = Path(OUTPUT.value or run.directory / "samples")
+    small = None
+    if PREVIEW.value is not None:
+        how = (PREVIEW.value, directory, provenance, each)
+        small = small_ones(generator, requests, *how)
+        if PREVIEW_ONLY.value:
+            return
+    samples = sampler.generate(requests, views(directory, requests, each, PREVIEW_EVERY.value))
+    if small is not None:
+        each = with_likeness(generator, small, samples, each)
+    for prompt in dict.fromkeys(s.request.prompt for s in samples if s.prompt_is_cut):
+        print(f"cut to the {sampler.text_length} tokens that the run reads: {prompt}")
     if VBENCH.value:
         paths = write_for_vbench(samples, directory, provenance, each)
         print(f"{len(paths)} videos for VBench: {directory}")
@@ -287,37 +315,6 @@ def asked_guidance(trained: float | GuidanceConfig) -> float | GuidanceConfig:
     if HISTORY_GUIDANCE.value is not None and not (IMAGE.value or VIDEO.value):
         raise ConfigError("--history_guidance is of given frames: give --image or --video")
     return guidance.scale if guidance == GuidanceConfig(guidance.scale) else guidance
-
-
-def expanded(
-    run: LoadedRun, sampler: Sampler, requests: list[Request]
-) -> tuple[list[Request], list[dict[str, Any]]]:
-    """The requests with prompts as --expand makes them, and what the files say of that; prints why
-    a prompt stays as it is.
-
-    Raises:
-        ConfigError: --expand is neither offline nor an address, or lacks --expand_model.
-        ExpansionError: the endpoint fails.
-    """
-    if EXPAND.value is None:
-        return requests, [{} for _ in requests]
-    expander = make_expander(EXPAND.value, EXPAND_MODEL.value, run.experiment.world)
-
-    def fits(prompt: str) -> bool:
-        return sampler.captions.length(prompt) <= sampler.text_length
-
-    found = [
-        expand(request.prompt, request.seed, request.frames == 1, expander, fits)
-        for request in requests
-    ]
-    for prompt, reason in dict.fromkeys((each.before, each.refused) for each in found):
-        if reason is not None:
-            print(f"not expanded, for {reason}: {prompt}")
-    made = [
-        dataclasses.replace(request, prompt=each.after)
-        for request, each in zip(requests, found, strict=True)
-    ]
-    return made, [each.as_metadata() for each in found]
 
 
 if __name__ == "__main__":

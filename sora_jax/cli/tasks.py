@@ -114,9 +114,9 @@ def _video(path: str, task: str, context: int, asked: Asked, temporal: int) -> V
     elif task in CHANGED:
         frames = list(itertools.islice(found, asked.frames))
         fitting = 1 + (len(frames) - 1) // temporal * temporal
-        if fitting < len(frames):
+        if task == "edit_span" and fitting < len(frames):  # what is after the span stays
             print(f"{path}: cut to {fitting} of its frames, which are 1 + {temporal}k")
-        frames = frames[:fitting]
+            frames = frames[:fitting]
     else:
         frames = list(found)
     if len(frames) < context and task not in CHANGED:

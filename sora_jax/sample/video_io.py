@@ -92,6 +92,7 @@ def _own(sample: Sample) -> dict[str, Any]:
         "frames": request.frames,
         "height": request.height,
         "width": request.width,
+        "made_at": None if sample.made_at is None else list(sample.made_at),
         "fps": request.fps,
         "field": _field(request),
     }
@@ -111,6 +112,7 @@ def _field(request: Request) -> dict[str, Any]:
         "is_outside": request.is_outside,
         "start_levels": list(request.start_levels),
         "given_level": request.given_level,
+        "noise_of": None if request.noise_of is None else list(request.noise_of),
         "beside": [
             {"frames": len(clip.video), "seconds": clip.seconds, "sha256": digest(clip.video)}
             for clip in request.beside
@@ -150,6 +152,17 @@ def write_samples(
     shown = {"contact_sheet_of": [path.name for path in paths], **provenance}
     write_file(directory / "contact-sheet.png", contact_sheet(clips, as_comment(shown)))
     return paths
+
+
+def write_view(
+    directory: Path, number: int, request: Request, own: Mapping[str, Any], step: int, video: Video
+) -> None:
+    """Writes a strip of frames of a clip that is being made, beside where `write_samples` will
+    write it as one of this number, as NAME-step-STEP.png. `own` as one of its `each`."""
+    prompt = own.get("prompt_before_expansion", request.prompt)
+    stem = file_stem(number, prompt, request.seed)
+    content = contact_sheet([(request.prompt, video)], as_comment({"view_of": stem, "step": step}))
+    write_file(directory / f"{stem}-step-{step:03d}.png", content)
 
 
 def vbench_names(prompts: Sequence[str]) -> list[str]:

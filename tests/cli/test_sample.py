@@ -123,6 +123,44 @@ def test_guidance_is_as_asked(sora_sample: Callable[..., list[Any]], tmp_path: P
     assert from_dict(GuidanceConfig, made["sampling"]["guidance"]) == asked
 
 
+def test_sizes_that_the_networks_do_not_divide_are_made_too(
+    sora_sample: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    video = np.random.default_rng(0).integers(0, 256, (10, 128, 192, 3), np.uint8)
+    (tmp_path / "clip.mp4").write_bytes(playable_mp4(video, 12.0))
+    flags = ("--task=edit", f"--video={tmp_path}/clip.mp4", "--height=30", "--width=36")
+    made = sora_sample("--prompt=x", *flags)[0]
+    assert (size(made), made["made_at"]) == ((10, 30, 36), [13, 32, 40])
+
+
+def test_small_clips_are_made_first_and_compared(
+    sora_sample: Callable[..., list[Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--prompt=x", "--height=32", "--width=48", "--preview=2", f"--output={tmp_path}/out")
+    assert sora_sample(*flags, "--preview_only") == []
+    [small] = (tmp_path / "out" / "previews").glob("*.json")
+    said = json.loads(small.read_text())
+    assert (size(said), said["field"]["noise_of"]) == ((5, 16, 24), [5, 32, 48])
+    [made] = sora_sample(*flags)
+    assert (size(made), made["field"]["noise_of"], made["made_at"]) == ((5, 32, 48), None, None)
+    found = made["preview"]
+    assert (found["height"], found["width"]) == (16, 24)
+    assert set(found["unrelated"]) == {"psnr", "ssim"}
+    line = f"psnr to previews {found['psnr']:.3f} dB, to those of other seeds"
+    assert line in capsys.readouterr().out
+
+
+def test_clips_are_shown_while_they_are_made(
+    sora_sample: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    flags = ("--prompt=a red circle", f"--output={tmp_path}/out", "--steps=5", "--preview_every=2")
+    sora_sample(*flags)
+    views = sorted((tmp_path / "out").glob("0000-*.png"))
+    names = [f"0000-a-red-circle-seed0-step-{step:03d}.png" for step in (2, 4)]
+    assert [path.name for path in views] == names
+    assert read_metadata(views[0]) == {"view_of": "0000-a-red-circle-seed0", "step": 2}
+
+
 def test_one_frame_is_an_image(sora_sample: Callable[..., list[Any]], tmp_path: Path) -> None:
     made = sora_sample("--prompt=x", "--frames=1", f"--output={tmp_path}/out")
     assert size(made[0]) == (1, 16, 16)
@@ -172,6 +210,10 @@ def test_a_video_is_continued_from_its_end_at_its_rate(
         (("--prompt=x", "--span=a,b"), "--span a,b is not 2 numbers"),
         (("--image=missing.png",), "missing.png: unreadable"),
         (("--prompts_file=missing.txt",), "cannot read the prompts in missing.txt"),
+        (("--prompt=x", "--preview_only"), "--preview_only needs --preview"),
+        (("--prompt=x", "--preview=0.5"), "a preview smaller by a factor of 0.5 of 16 x 24"),
+        (("--prompt=x", "--preview_every=0"), "a preview every 0 steps: give 1 or more"),
+        (("--prompt=x", "--preview=2", "--vbench"), "--vbench writes nothing beside"),
         (("--prompt=x", "--frames=0"), "1 or 5 frames would work"),
         (("--prompt=x", "--height=0"), "--height 0 and --width 24 must be positive"),
         (("--prompt=x", "--fps=0"), "fps 0.0 is not a frame rate"),

@@ -91,6 +91,7 @@ def test_a_sample_is_a_file_with_all_that_made_it_beside_it(tmp_path: Path) -> N
         "frames": 9,
         "height": 32,
         "width": 48,
+        "made_at": None,
         "fps": 12.5,
         "field": {
             "given_frames": 5,
@@ -100,6 +101,7 @@ def test_a_sample_is_a_file_with_all_that_made_it_beside_it(tmp_path: Path) -> N
             "is_outside": False,
             "start_levels": [1.0],
             "given_level": 0.0,
+            "noise_of": None,
             "beside": [{"frames": 1, "seconds": 2.0, "sha256": digest(other)}],
         },
         **provenance,

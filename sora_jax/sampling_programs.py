@@ -1,5 +1,6 @@
 """An experiment's programs of sampling, lowered without weights: the transformer's, from noise to
-latents, and the autoencoder's, of one chunk of a stream. They are the ones that `Sampler` runs."""
+latents, and the autoencoder's, of one chunk of a stream. They are the ones that `Sampler` runs, but
+that it has the noise apart from the steps."""
 
 import dataclasses
 import functools

@@ -7,7 +7,7 @@ import pytest
 
 from sora_jax.diffusion.times import TimesConfig
 from sora_jax.errors import UserError
-from sora_jax.sample.denoise import SamplingConfig, sample_tokens
+from sora_jax.sample.denoise import SamplingConfig, advance_tokens, sample_tokens
 from sora_jax.sample.generate import Preview
 from sora_jax.sample.requests import Request
 from sora_jax.sharding.mesh import MeshConfig
@@ -48,9 +48,11 @@ def test_previews_on_a_mesh_change_no_bit() -> None:
     mesh = MeshConfig(replica=2, fsdp=2, context=2)
     sampler = tiny_sampler(("a red circle",), config, TIMES, 8, mesh)
     shown: list[int] = []
+    programs = advance_tokens._cache_size()
     made = sampler.generate(REQUESTS[:1], Preview(1, lambda *view: shown.append(view[1])))
     np.testing.assert_array_equal(made[0].video, sampler.generate(REQUESTS[:1])[0].video)
     assert shown == [1, 2]
+    assert advance_tokens._cache_size() == programs + 1
 
 
 @pytest.mark.parametrize("method", ["heun", "sde"])

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,24 @@ def write_file(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[str]:
+    """Name of a file to write, which stands at `path` once it is whole.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield str(partial)
+        os.replace(partial, path)
+    except OSError as error:  # PyAV's are of that kind too
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -6,13 +6,11 @@ normalised by the statistics of the run, and latents.json, written last, which s
 are. Until then there are job.json and state.npz too, of sample/progress.py.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import io
 import itertools
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -24,11 +22,11 @@ from sora_jax.data.footage import rate_of
 from sora_jax.data.video_chunks import VideoChunks
 from sora_jax.encoded import vae_id
 from sora_jax.errors import UserError
-from sora_jax.files import write_file, write_json
+from sora_jax.files import write_file, write_json, writing
 from sora_jax.models.latents import LatentStatistics
 from sora_jax.models.vae import VAE, State
 from sora_jax.processes import is_first, to_host, wait_for_all
-from sora_jax.sample.mp4 import Mp4Writer, join_segments
+from sora_jax.sample.mp4 import join_segments, write_segment
 from sora_jax.sample.progress import JOB, Progress, read_json
 from sora_jax.sample.stream import decode_chunk, encode_chunk, filled, whole
 from sora_jax.sharding.mesh import picture_mesh
@@ -199,7 +197,7 @@ def decode_file(latents: Path, output: Path, coder: Coder) -> LatentsFile:
             continue
         if part and state is None:
             state = progress.resumed(lambda: decode.begin(latents))
-        with _segment(progress.part(part, ".mp4"), label.fps, height, width) as write:
+        with write_segment(progress.part(part, ".mp4"), label.fps, height, width) as write:
             for number, chunk in chunks:
                 video, state = decode(chunk, number, state)
                 write(video)
@@ -212,7 +210,7 @@ def decode_file(latents: Path, output: Path, coder: Coder) -> LatentsFile:
     ]
     if is_first():
         metadata = {"task": "decode", "latents": dataclasses.asdict(label)}
-        with _writing(output) as partial:
+        with writing(output) as partial:
             join_segments(segments, partial, label.fps, metadata)
     progress.remove()
     wait_for_all(f"decoded {output}")
@@ -288,30 +286,6 @@ def _latent_chunks(
             held, begun = held[length:], True
     if held is not None and len(held):
         yield held[None]
-
-
-@contextlib.contextmanager
-def _segment(path: Path, fps: float, height: int, width: int) -> Iterator[Callable[..., None]]:
-    """What writes frames into an MP4; the first of all processes does."""
-    if not is_first():
-        yield lambda video: None
-        return
-    with _writing(path) as partial, Mp4Writer(partial, fps, height, width) as writer:
-        yield writer.write
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[str]:
-    """Name of a file to write, which stands at `path` once it is whole."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield str(partial)
-        os.replace(partial, path)
-    except OSError as error:  # PyAV's are of that kind too
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _sha256(path: Path) -> str:

@@ -30,7 +30,9 @@ def patchify(
     return rearrange(latents, "b t (h i) (w j) c -> b (t h w) (i j c)", i=patch, j=patch)
 
 
-def unpatchify(tokens: Float[Array, "b n p"], grid: Grid, patch: int) -> Float[Array, "b t h w c"]:
+def unpatchify(
+    tokens: Float[Array | np.ndarray, "b n p"], grid: Grid, patch: int
+) -> Float[Array | np.ndarray, "b t h w c"]:
     """Inverse of `patchify`, given the grid."""
     return rearrange(
         tokens,

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 from sora_jax.data.ladder import aligned
 from sora_jax.diffusion.conditioning import NoiseField, layout_of, noise_field
 from sora_jax.diffusion.guidance import GuidanceConfig, guided
+from sora_jax.diffusion.multistep import settled
 from sora_jax.diffusion.path import interpolate
 from sora_jax.diffusion.patterns import Pattern
 from sora_jax.diffusion.sampler import Method, SolverState, advance, begin
@@ -83,6 +84,7 @@ class Inputs:
     pattern: Pattern
     slope: Float[Array, "b 1 m"]
     offset: Float[Array, "b 1 m"]
+    begun: Float[Array, "b n p"] | None = None  # tokens that stand at their levels already
 
 
 @functools.partial(jax.jit, static_argnames=("size", "times", "config"))
@@ -104,6 +106,10 @@ def _begin(models: Models, inputs: Inputs, size: Size, config: SamplingConfig) -
     _, places, known = _laid_out(models, inputs, size)
     start = field_at(inputs, places, jnp.ones(()))
     tokens = interpolate(known, _noise(models, inputs, size, known), start.per_token())
+    if inputs.begun is not None:
+        goes_on = (start.loss_weight[..., None] > 0) & (settled(start.per_token()) < 1)
+        padding = ((0, 0), (0, known.shape[1] - inputs.begun.shape[1]), (0, 0))
+        tokens = jnp.where(goes_on, _split(jnp.pad(inputs.begun, padding)), tokens)
     return jax.tree.map(_split, begin(tokens, start, config.method))
 
 

@@ -162,8 +162,9 @@ class Sampler:
         known: Any = np.zeros((rows, 0, self.models.patch**2 * self.models.vae.config.channels))
         if size.given_frames:
             known = self._encoded([request.given for request in requests])
-        slopes = [(*request.start_levels, 0.0) for request in requests]
-        offsets = [(*[0.0] * size.parts, request.given_level) for request in requests]
+        starts = np.array([(*r.start_levels, r.given_level) for r in requests], np.float32)
+        offsets = np.array([(*r.arrives_at, r.given_level) for r in requests], np.float32)
+        begun: Any = [request.begun for request in requests]
         arrays: Any = (
             encode([request.prompt for request in requests], self.text_length),
             encode([request.negative_prompt for request in requests], self.text_length),
@@ -172,8 +173,9 @@ class Sampler:
             jnp.pad(known, ((0, 0), (0, grid.tokens - known.shape[1]), (0, 0))),
             self._beside(requests, fps),
             jax.tree.map(lambda *each: np.stack(each), *map(self._pattern, requests)),
-            np.array(slopes, np.float32)[:, None],
-            np.array(offsets, np.float32)[:, None],
+            (starts - offsets)[:, None],
+            offsets[:, None],
+            None if begun[0] is None else np.stack(begun),
         )
         return Inputs(*jax.device_put(arrays, rows_sharding(self.mesh)))
 

@@ -1,6 +1,7 @@
 """MP4 that every browser plays, written a few frames at a time, and segments joined to one file."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -10,6 +11,8 @@ from jaxtyping import UInt8
 
 from sora_jax.data.formats import open_video
 from sora_jax.data.media import av_rate
+from sora_jax.files import writing
+from sora_jax.processes import is_first
 from sora_jax.sample.metadata import COMMENT, as_comment
 
 QUALITY = 12  # x264's constant rate factor: no difference that one sees
@@ -79,6 +82,19 @@ class Mp4Writer:
         if kind is None:
             self._container.mux(self._stream.encode(None))
         self._container.close()
+
+
+@contextlib.contextmanager
+def write_segment(
+    path: Path, fps: float, height: int, width: int
+) -> Iterator[Callable[[UInt8[np.ndarray, "t h w 3"]], None]]:
+    """What writes frames into an MP4 at `path`, which is there once it is whole; the first of all
+    processes does."""
+    if not is_first():
+        yield lambda video: None
+        return
+    with writing(path) as partial, Mp4Writer(partial, fps, height, width) as writer:
+        yield writer.write
 
 
 def join_segments(

@@ -8,7 +8,7 @@ import dataclasses
 import math
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from sora_jax.errors import UserError
 
@@ -43,6 +43,10 @@ class Request:
 
     Of `noise_of`, another (frames, height, width) and no smaller one, its noise is that of such a
     clip averaged down: it comes out like that clip.
+
+    Parts may stop at `end_levels` on their way to data, where `Sampler.tokens` leaves them, and be
+    `begun`: normalised latent tokens of the whole clip, from which parts go on that start below
+    level 1. So frames roll (long.py).
     """
 
     prompt: str
@@ -56,6 +60,8 @@ class Request:
     box: tuple[int, int, int, int] | None = None
     is_outside: bool = False
     start_levels: tuple[float, ...] = (1.0,)
+    end_levels: tuple[float, ...] | None = None  # None: all 0, that is data
+    begun: Float[np.ndarray, "n p"] | None = None
     given_level: float = 0.0  # noise on what is given, of which the model is told
     beside: tuple[Beside, ...] = ()
     negative_prompt: str = ""  # what guidance pushes away from
@@ -65,6 +71,11 @@ class Request:
     @property
     def given_frames(self) -> int:
         return 0 if self.given is None else len(self.given)
+
+    @property
+    def arrives_at(self) -> tuple[float, ...]:
+        """The noise level at which each part ends."""
+        return (0.0,) * len(self.start_levels) if self.end_levels is None else self.end_levels
 
     @property
     def kept_frames(self) -> int:
@@ -193,7 +204,8 @@ def _check_what_is_made(request: Request, temporal: int) -> None:
     """Raises RequestError where levels are no such things, what is to be changed is not given, or
     all is given."""
     given, kept, frames = request.given_frames, request.kept_frames, request.frames
-    levels, latent = request.start_levels, (request.frames - 1) // temporal + 1
+    levels, ends = request.start_levels, request.arrives_at
+    latent = (request.frames - 1) // temporal + 1
     if not 1 <= len(levels) <= min(MAX_PARTS, latent):
         raise RequestError(
             f"{len(levels)} noise levels to start from: give 1 to {MAX_PARTS}, and no more than "
@@ -201,7 +213,12 @@ def _check_what_is_made(request: Request, temporal: int) -> None:
         )
     if not all(0 <= level <= 1 for level in (*levels, request.given_level)):
         raise RequestError(f"noise levels {levels} and {request.given_level} must be from 0 to 1")
-    is_changed = request.box is not None or min(levels) < 1
+    if len(ends) != len(levels) or not all(0 <= e <= s for e, s in zip(ends, levels, strict=True)):
+        raise RequestError(
+            f"parts that start at noise levels {levels} cannot end at {ends}: give as many, from 0 "
+            "to where each starts"
+        )
+    is_changed = request.box is not None or (min(levels) < 1 and request.begun is None)
     if given >= frames and not is_changed and not 0 < kept < frames:
         raise RequestError(
             f"{given} of {frames} frames are given: ask for more than are given, or say what is to "

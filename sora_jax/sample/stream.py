@@ -171,7 +171,8 @@ def latents_at(
     chosen = jax.lax.dynamic_slice_in_dim(tokens, first, part.tokens, 1)
     over = jnp.maximum(first + part.tokens - tokens.shape[1], 0)  # which the slice stands too early
     chosen = jnp.roll(chosen, -over, 1)
-    return constrain(unpatchify(chosen, part, patch), "rows", *(None,) * 4)
+    latents: Any = unpatchify(chosen, part, patch)
+    return constrain(latents, "rows", *(None,) * 4)
 
 
 def encode_clips(

@@ -74,19 +74,19 @@ def describe(
     """
     more: Sequence[Mapping[str, Any]] = [{}] * len(samples) if each is None else each
     return [
-        _own(sample) | dict(provenance) | dict(own)
+        describe_request(sample.request, sample.prompt_is_cut) | dict(provenance) | dict(own)
         for sample, own in zip(samples, more, strict=True)
     ]
 
 
-def _own(sample: Sample) -> dict[str, Any]:
-    request = sample.request
+def describe_request(request: Request, prompt_is_cut: bool) -> dict[str, Any]:
+    """What was asked for, as JSON data."""
     return {
         "task": request.task,
         "prompt": request.prompt,
         "prompt_before_expansion": request.prompt,
         "expansion": None,
-        "prompt_is_cut": sample.prompt_is_cut,
+        "prompt_is_cut": prompt_is_cut,
         "negative_prompt": request.negative_prompt,
         "seed": request.seed,
         "frames": request.frames,

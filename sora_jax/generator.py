@@ -4,8 +4,10 @@
     sample = generator.animate(image, "a red circle moves left")
     sample.video                                   # uint8 [t, h, w, 3]
 
-`sora sample --task` is the same from a shell. Media may be of any size: they are cropped and
-resized to that of the clip.
+    generator.long("minute.mp4", "a red circle moves left", seconds=60)
+
+`sora sample --task` and `--seconds` are the same from a shell. Media may be of any size: they are
+cropped and resized to that of the clip.
 """
 
 import dataclasses
@@ -21,7 +23,10 @@ from sora_jax.data.transforms import fit
 from sora_jax.eval.likeness import likeness
 from sora_jax.experiment import Experiment
 from sora_jax.networks import LoadedRun, load_run, make_sampler
+from sora_jax.provenance import provenance_of
 from sora_jax.sample import tasks
+from sora_jax.sample.long import LongRequest
+from sora_jax.sample.long_files import write_long
 from sora_jax.sample.requests import MAX_SEED, Request, Sample, Video
 from sora_jax.sample.sizes import smaller
 from sora_jax.sample.tasks import Box, Image
@@ -188,6 +193,58 @@ class Generator:
     def remember(self, shots: Sequence[Video], prompt: str = "", **size: Any) -> Sample:
         request = self.request(prompt, shots[0], **size)
         return self.make(tasks.remember(request, [fitted(shot, request) for shot in shots]))
+
+    def long(
+        self,
+        output: Path | str,
+        prompt: str = "",
+        *,
+        seconds: float,
+        start: Image | Video | None = None,
+        window: int | None = None,
+        context: int | None = None,
+        **how: Any,
+    ) -> Path:
+        """Writes a clip of any duration as an MP4, which a job that was stopped goes on with.
+
+        Args:
+            start: an image or a video that it goes on from.
+            window: frames that are made at once, by default as many as the longest trained on.
+            how: levels, history_level and story, as `LongRequest` has them, and size.
+        """
+        own = {n: how.pop(n) for n in ("levels", "history_level", "story") if n in how}
+        video = None if start is None else start.reshape(-1, *start.shape[-3:])
+        first = self.request(prompt, video, frames=window, **how)
+        if video is not None:
+            fits = fitted(video, first)
+            is_image = len(video) == 1
+            first = (
+                tasks.animate(first, fits[0])
+                if is_image
+                else tasks.extend(first, fits, self._context(context))
+            )
+        frames = round(seconds * first.fps)
+        asked = self.long_request(first, frames, context=context, **own)
+        write_long(self.sampler, asked, Path(output), provenance_of(self.run, self.sampler))
+        return Path(output)
+
+    def long_request(
+        self,
+        first: Request,
+        frames: int,
+        *,
+        context: int | None = None,
+        history_level: float | None = None,
+        **more: Any,
+    ) -> LongRequest:
+        """A clip of so many frames with the defaults filled in. Noise on what goes before is the
+        mean of that on what is given in training."""
+        if history_level is None:
+            conditioning = self.run.experiment.dit_stage.diffusion.conditioning
+            history_level = conditioning.given_noise / 2
+        return LongRequest(
+            first, frames, self._context(context), history_level=history_level, **more
+        )
 
     def _context(self, frames: int | None) -> int:
         return 1 + self.temporal if frames is None else frames

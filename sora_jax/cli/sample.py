@@ -5,6 +5,7 @@
     sora sample --run RUN --image FILE --prompt "it moves left"   a video that begins with an image
     sora sample --run RUN --video FILE --frames 13                a video that goes on from another
     sora sample --run RUN --task TASK ...                         every other way of prompting
+    sora sample --run RUN --prompt "..." --seconds 60             a minute, window by window
 
 Any size and duration. Writes an MP4 or PNG for each sample, which says all that made it, as does a
 JSON beside it, and a contact sheet. --preview 4 makes small ones first, that come out alike, and
@@ -21,6 +22,7 @@ from typing import Any, get_args
 from absl import flags
 
 from sora_jax.cli.expansion import expanded
+from sora_jax.cli.long import LongFlags
 from sora_jax.cli.main import run as run_command
 from sora_jax.cli.previews import small_ones, views, with_likeness
 from sora_jax.cli.tasks import TAKES, Asked, make_requests
@@ -85,7 +87,8 @@ VIDEO = flags.DEFINE_multi_string(
 GIVEN_FRAMES = flags.DEFINE_integer(
     "given_frames",
     None,
-    "how many frames of --video are given (default: the fewest that show motion)",
+    "how many frames of --video are given, and of a window to the next (default: the fewest that "
+    "show motion)",
     flag_values=FLAGS,
 )
 STRENGTH = flags.DEFINE_float(
@@ -189,6 +192,7 @@ VBENCH = flags.DEFINE_bool(
     "wants --count 5 of each of its prompts",
     flag_values=FLAGS,
 )
+LONG = LongFlags(FLAGS)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -200,9 +204,14 @@ def main(argv: Sequence[str]) -> None:
         raise ConfigError(f"--count {COUNT.value} must be at least 1")
     if PREVIEW_ONLY.value and PREVIEW.value is None:
         raise ConfigError("--preview_only needs --preview, by how much smaller to make the clips")
-    if VBENCH.value and (PREVIEW.value, PREVIEW_EVERY.value) != (None, None):
+    beside = (PREVIEW.value, PREVIEW_EVERY.value) != (None, None)
+    if VBENCH.value and beside:
         raise ConfigError("--vbench writes nothing beside: leave --preview and --preview_every out")
-    prompts, asked = read_prompts(), read_asked()
+    if LONG.are_given and (VBENCH.value or beside):
+        raise ConfigError(
+            "--vbench and previews are of clips of one window: leave out --seconds and --window"
+        )
+    prompts, asked = read_prompts(), LONG.of_window(read_asked())
     like = None if EXPERIMENT.value is None else load_experiment(EXPERIMENT.value)
     run = load_run(Path(RUN.value), like=like, embed=open_embedder(EMBED.value))
     guidance = asked_guidance(run.experiment.sampling.guidance)
@@ -219,6 +228,10 @@ def main(argv: Sequence[str]) -> None:
     directory = Path(OUTPUT.value or run.directory / "samples")
     files = [Path(path).name for path in (*IMAGE.value, *VIDEO.value)]
     provenance = provenance_of(run, sampler) | {"given_files": files}
+    if LONG.are_given:
+        made_by = [provenance | own for own in each]
+        LONG.write(generator, requests, GIVEN_FRAMES.value, FRAMES.value, directory, made_by)
+        return
     small = None
     if PREVIEW.value is not None:
         how = (PREVIEW.value, directory, provenance, each)
@@ -312,7 +325,8 @@ def asked_guidance(trained: float | GuidanceConfig) -> float | GuidanceConfig:
     guidance = dataclasses.replace(guidance, **changes)
     if NEGATIVE_PROMPT.value and guidance.scale == 1:
         raise ConfigError("--negative_prompt changes nothing at a guidance of 1: raise --guidance")
-    if HISTORY_GUIDANCE.value is not None and not (IMAGE.value or VIDEO.value):
+    given = IMAGE.value or VIDEO.value or LONG.are_given
+    if HISTORY_GUIDANCE.value is not None and not given:
         raise ConfigError("--history_guidance is of given frames: give --image or --video")
     return guidance.scale if guidance == GuidanceConfig(guidance.scale) else guidance
 

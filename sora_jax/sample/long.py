@@ -20,6 +20,7 @@ noise to their places. With m = 1 there is one part, and (1) is a clip from nois
 
 import copy
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -223,7 +224,7 @@ def _check(asked: LongRequest) -> None:
             "below 1, where nothing is left of it"
         )
     times = [0.0, *(start for start, _ in asked.story)]
-    if not all(one < next_ for one, next_ in zip(times, times[1:], strict=False)):
+    if not all(one < other for one, other in itertools.pairwise(times)):
         raise RequestError(f"prompts take over at {times[1:]} s: give times that increase, above 0")
 
 

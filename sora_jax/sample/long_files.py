@@ -65,6 +65,8 @@ def write_long(
         if is_first():
             shutil.rmtree(folder, ignore_errors=True)
         return
+    if is_cut:
+        tell(f"{path}: cut to the {sampler.text_length} tokens that the run reads: a prompt")
     progress = Progress(folder, said)
     if progress.parts:
         tell(f"{path}: goes on after window {progress.parts}")

@@ -17,7 +17,7 @@ from sora_jax.cli import sample
 from sora_jax.config import from_dict
 from sora_jax.data.buckets import Bucket, DataConfig, ShapeClass
 from sora_jax.diffusion.guidance import GuidanceConfig
-from sora_jax.diffusion.patterns import FAR_SECONDS
+from sora_jax.diffusion.patterns import FAR_SECONDS, ConditioningConfig
 from sora_jax.diffusion.times import TimesConfig
 from sora_jax.errors import UserError
 from sora_jax.models.vae import VAEConfig
@@ -40,8 +40,14 @@ DATA = DataConfig(
 def sora_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
     """Runs the command on tiny networks; returns the JSONs beside its samples, in order."""
     vae = VAEConfig(folds=((4, 4),), widths=(8,))
+    diffusion = SimpleNamespace(conditioning=ConditioningConfig())
     experiment = SimpleNamespace(
-        name="tiny", data=DATA, vae=vae, world=WorldConfig(), sampling=SamplingConfig()
+        name="tiny",
+        data=DATA,
+        vae=vae,
+        world=WorldConfig(),
+        sampling=SamplingConfig(),
+        dit_stage=SimpleNamespace(diffusion=diffusion),
     )
     run = SimpleNamespace(
         experiment=experiment,
@@ -159,6 +165,53 @@ def test_clips_are_shown_while_they_are_made(
     names = [f"0000-a-red-circle-seed0-step-{step:03d}.png" for step in (2, 4)]
     assert [path.name for path in views] == names
     assert read_metadata(views[0]) == {"view_of": "0000-a-red-circle-seed0", "step": 2}
+
+
+def test_seconds_make_a_clip_of_several_windows(
+    sora_sample: Callable[..., list[Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--prompt=a red circle", "--seconds=2", "--window=13", "--count=2")
+    how = ("--levels=2", "--given_frames=5", "--history_guidance=1.5", "--then=1:it stops")
+    made = sora_sample(*flags, *how)
+    assert [(one["task"], one["seed"], size(one)) for one in made] == [
+        ("generate", seed, (16, 16, 24)) for seed in (0, 1)
+    ]
+    field = made[0]["field"]
+    assert (field["window_frames"], field["context"], field["history_level"]) == (13, 5, 0.05)
+    assert len(field["levels"]) == 3
+    assert made[0]["story"] == [[1.0, "it stops"]]
+    paths = sorted((tmp_path / "run" / "samples").glob("*.mp4"))
+    assert [read_metadata(path) for path in paths] == made
+    capsys.readouterr()
+    assert sora_sample(*flags, *how) == made
+    assert capsys.readouterr().out == "".join(f"{path}: is there already\n" for path in paths)
+
+
+def test_a_clip_of_several_windows_goes_on_from_an_image_or_a_video(
+    sora_sample: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    Image.fromarray(np.zeros((16, 24, 3), np.uint8)).save(tmp_path / "start.png")
+    clip = np.random.default_rng(0).integers(0, 256, (11, 16, 24, 3), np.uint8)
+    (tmp_path / "a.mp4").write_bytes(playable_mp4(clip, 12.0))
+    image = sora_sample(f"--image={tmp_path}/start.png", "--frames=24", "--window=9")[0]
+    assert (image["task"], image["field"]["given_frames"], image["frames"]) == ("animate", 1, 24)
+    output = ("--seconds=1.5", "--window=9", f"--output={tmp_path}/out")
+    video = sora_sample(f"--video={tmp_path}/a.mp4", *output)[0]
+    assert (video["task"], video["field"]["given_frames"], video["frames"]) == ("extend", 5, 18)
+
+
+def test_flags_of_several_windows_that_go_together_with_nothing_are_told(
+    sora_sample: Callable[..., list[Any]],
+) -> None:
+    for flags, sentence in (
+        (["--levels=2"], "--levels is of a clip of several windows: give --seconds"),
+        (["--window=9"], "say how long a clip of several windows is by --seconds or --frames"),
+        (["--seconds=2", "--frames=9"], "by --seconds or --frames"),
+        (["--seconds=2", "--window=9", "--then=it stops"], "--then 'it stops' is not understood"),
+        (["--seconds=2", "--window=9", "--vbench"], "--vbench is of clips of one window"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            sora_sample("--prompt=x", *flags)
 
 
 def test_one_frame_is_an_image(sora_sample: Callable[..., list[Any]], tmp_path: Path) -> None:

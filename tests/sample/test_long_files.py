@@ -1,4 +1,4 @@
-"""Clips of any duration as files: what they say, and jobs that were stopped or are of another clip."""
+"""Clips of any duration as files: what they say, and jobs that were stopped."""
 
 import dataclasses
 from pathlib import Path

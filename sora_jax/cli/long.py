@@ -94,7 +94,7 @@ class LongFlags:
             RequestError: a clip cannot be made.
             UserError: there are parts of another clip, or a file cannot be written.
         """
-        more = {
+        more: dict[str, Any] = {
             "levels": 1 if self._levels.value is None else self._levels.value,
             "history_level": self._history_level.value,
             "story": tuple(map(_turn, self._then.value)),

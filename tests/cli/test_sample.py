@@ -208,7 +208,7 @@ def test_flags_of_several_windows_that_go_together_with_nothing_are_told(
         (["--window=9"], "say how long a clip of several windows is by --seconds or --frames"),
         (["--seconds=2", "--frames=9"], "by --seconds or --frames"),
         (["--seconds=2", "--window=9", "--then=it stops"], "--then 'it stops' is not understood"),
-        (["--seconds=2", "--window=9", "--vbench"], "--vbench is of clips of one window"),
+        (["--seconds=2", "--window=9", "--vbench"], "are of clips of one window"),
     ):
         with pytest.raises(UserError, match=sentence):
             sora_sample("--prompt=x", *flags)

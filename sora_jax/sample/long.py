@@ -69,9 +69,10 @@ class Made:
 
 
 class Windows:
-    """Makes the windows of one clip, in order: `made` of one is given to the next, or kept.
+    """Makes the windows of one clip, in order: what one has `Made` is given to the next, which uses
+    it up, for its arrays are donated.
 
-    Two programs sample, and at most five decode, whatever the duration.
+    Two programs sample and at most four decode, whatever the duration.
     """
 
     def __init__(self, sampler: Sampler, asked: LongRequest) -> None:

@@ -45,8 +45,8 @@ PARAMS = flags.DEFINE_enum(
 SUITE = flags.DEFINE_list(
     "suite",
     [],
-    "what to score, with commas between: reconstruction, loss, text, animation, world, vbench, "
-    "fvd, clip (default: the first five, as far as the clips allow)",
+    "what to score, with commas between: reconstruction, loss, text, animation, world, modes, "
+    "vbench, fvd, clip (default: the first five, as far as the clips allow)",
     flag_values=FLAGS,
 )
 DATA = flags.DEFINE_string(

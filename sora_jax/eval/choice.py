@@ -42,6 +42,17 @@ def _world(material: Material) -> list[Suite]:
     return world_suites(material.sampler, config.worlds, *arguments)
 
 
+def _modes(material: Material) -> list[Suite]:
+    if material.captioned is None:
+        return []
+    from sora_jax.eval.mode_suites import mode_suites, modes
+
+    models, config = material.sampler.models, material.config
+    coded = (models.vae.config.temporal, models.vae.config.spatial * models.patch)
+    tasks = modes(*material.captioned, *coded, config.animations, config.seed)
+    return mode_suites(material.sampler, tasks)
+
+
 def _every(material: Material) -> Sequence[Example]:
     """Clips for what needs no facts; of captioned scenes, videos are enough."""
     return material.videos if material.of_the_world else [*material.videos, *material.images]
@@ -91,6 +102,7 @@ SUITES: dict[str, Callable[[Material], list[Suite]]] = {
     "loss": _loss,
     "animation": _animation,
     "world": _world,
+    "modes": _modes,
 }
 READERS: dict[str, Callable[[Material, Sequence[Example]], Reader | None]] = {
     "text": _text,

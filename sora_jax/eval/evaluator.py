@@ -15,7 +15,7 @@ class EvaluationConfig:
 
     prompts: int = 64  # videos from captions
     images: int = 64  # images from captions
-    animations: int = 32  # videos from a first frame and a caption
+    animations: int = 32  # videos from a first frame and a caption, and of every other task
     shown: int = 12  # of each kind, on the report
     seed: int = 1_000_000
     worlds: tuple[WorldName, ...] = ()

@@ -28,7 +28,8 @@ class Networks:
 @dataclasses.dataclass(frozen=True)
 class Material:
     """What is scored, and the clips to score it on. Facts are known of captioned scenes.
-    `simulated`: the size and rate at which the run's worlds are seen, if it is a model of any."""
+    `simulated`: the size and rate at which the run's worlds are seen, if it is a model of any.
+    `captioned`: the world of captioned scenes, with the sizes and rate at which they are seen."""
 
     sampler: Sampler
     config: EvaluationConfig
@@ -37,6 +38,7 @@ class Material:
     of_the_world: bool
     simulated: tuple[Bucket, float] | None = None
     networks: Networks = Networks()
+    captioned: tuple[WorldConfig, Sequence[Bucket], float] | None = None
 
 
 def world_material(
@@ -58,7 +60,8 @@ def world_material(
     if images(buckets):
         first = config.seed + config.prompts
         pictures = world_examples(world, images(buckets), fps, config.images, first)
-    return Material(sampler, config, videos, pictures, True)
+    captioned = (world, buckets, fps)
+    return Material(sampler, config, videos, pictures, True, captioned=captioned)
 
 
 def set_material(

@@ -143,10 +143,12 @@ def _headlines(metrics: Metrics) -> str:
 def exhibit_html(exhibit: Exhibit) -> str:
     """The clips of a line side by side as one video, so that they stay in step."""
     video = _side_by_side(list(exhibit.clips.values()))
-    shown = round(video.shape[2] * SHOWN_HEIGHT / video.shape[1])
+    # Sheets of many lines are shown as large as they are.
+    height = max(SHOWN_HEIGHT, video.shape[1]) if len(video) == 1 else SHOWN_HEIGHT
+    shown = round(video.shape[2] * height / video.shape[1])
     if len(video) == 1:
         source = data_url("image/png", encode_png(enlarged(video)[0]))
-        media = f"<img src='{source}' alt=''>"
+        media = f"<img src='{source}' alt='' style='height:{height}px'>"
     else:
         source = data_url("video/mp4", playable_mp4(video, exhibit.fps))
         media = f"<video autoplay loop muted playsinline src='{source}'></video>"

@@ -3,20 +3,25 @@
 import dataclasses
 from collections.abc import Mapping
 
+from sora_jax.eval import mode_tables as modes
 from sora_jax.eval import world_tables as worlds
 from sora_jax.page import Table
 
 Metrics = Mapping[str, float]
 
-SECTIONS = {
-    "text_to_video": (
-        "Text to video",
-        "From captions of unseen scenes; the true clip is one of many that fit.",
-    ),
-    "text_to_image": ("Text to image", "The same, of a single frame."),
-    "animate": ("Animating an image", "The first frame and the caption are given."),
-    "reconstruction": ("Autoencoder", "What the latents keep, beside a resize of equal size."),
-} | worlds.SECTIONS
+SECTIONS = (
+    {
+        "text_to_video": (
+            "Text to video",
+            "From captions of unseen scenes; the true clip is one of many that fit.",
+        ),
+        "text_to_image": ("Text to image", "The same, of a single frame."),
+        "animate": ("Animating an image", "The first frame and the caption are given."),
+        "reconstruction": ("Autoencoder", "What the latents keep, beside a resize of equal size."),
+    }
+    | worlds.SECTIONS
+    | modes.SECTIONS
+)
 COLUMNS = {
     "": "generated",
     "ceiling_vae/": "ceiling: true clips through the autoencoder",
@@ -95,6 +100,7 @@ def tables(metrics: Metrics) -> list[Table]:
             beside = f"{number(other, metrics[other])} " if other else ""
             rows.append((label, with_interval(metrics, name), f"{beside}{other_label}"))
     found += worlds.world_tables(metrics)
+    found.append(modes.mode_table(metrics))
     found += _distribution_tables(metrics)
     found.append(_clip_table(metrics))
     found.append(_vbench_table(metrics))

@@ -81,7 +81,7 @@ def decode(video: NDArray[np.uint8], fps: float) -> DecodedScene:
         raise ValueError(
             f"decode: got a {video.dtype} array of shape {video.shape}: give uint8 [t, h, w, 3]"
         )
-    pixels, unit = _shrink(video)
+    pixels, unit = shrink(video)
     frames = [find_blobs(frame, unit) for frame in pixels]
     allowed = len(frames) // LOST_FRAMES
     counts = tuple(None if blobs is None else len(blobs) for blobs in frames)
@@ -101,7 +101,7 @@ def decode(video: NDArray[np.uint8], fps: float) -> DecodedScene:
     return DecodedScene(count, counts, tuple(objects))
 
 
-def _shrink(video: NDArray[np.uint8]) -> tuple[Floats, float]:
+def shrink(video: NDArray[np.uint8]) -> tuple[Floats, float]:
     """The clip as floats in [0, 1], averaged over square blocks, and its pixels per world unit."""
     frames, height, width = video.shape[:3]
     unit = math.sqrt(height * width)

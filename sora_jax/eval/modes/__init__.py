@@ -1,0 +1,1 @@
+"""Clips of every task in the procedural world: what is asked, and how well it was done."""

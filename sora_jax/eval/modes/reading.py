@@ -1,0 +1,72 @@
+"""What each frame of a clip shows: bodies of the procedural world by colour, read from pixels.
+
+`world.decode` reads a clip as a whole and gives up where frames disagree; here frames are read one
+by one, for what is asked of a task is often about some of them.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from sora_jax.world.decode import shrink
+from sora_jax.world.scene import Colour
+from sora_jax.world.segment import Blob, find_blobs
+
+Video = UInt8[np.ndarray, "t h w 3"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reading:
+    """The blobs of each frame, or None of one that cannot be read; `unit` pixels to the world
+    unit."""
+
+    frames: tuple[tuple[Blob, ...] | None, ...]
+    unit: float
+
+    def blob(self, frame: int, colours: Iterable[Colour]) -> Blob | None:
+        """The only one of any of the colours; None where there is none, or several."""
+        wanted = set(colours)
+        found = [blob for blob in self.frames[frame] or () if blob.colour in wanted]
+        return found[0] if len(found) == 1 else None
+
+    def centroids(self, *colours: Colour) -> Float[np.ndarray, "t 2"]:
+        """Of the only blob of any of the colours, in world units; nan where it is not found."""
+        blobs = [self.blob(frame, colours) for frame in range(len(self.frames))]
+        lost = (np.nan, np.nan)
+        found = [lost if blob is None else blob.centroid for blob in blobs]
+        return np.array(found, np.float64) / self.unit
+
+    def shows(self, colours: Iterable[Colour]) -> Bool[np.ndarray, " t"]:
+        """Of each frame: whether it shows one body of each colour and nothing else."""
+        wanted = Counter(colours)
+        return np.array(
+            [
+                blobs is not None and Counter(blob.colour for blob in blobs) == wanted
+                for blobs in self.frames
+            ]
+        )
+
+    def stretch(self, colour: Colour) -> float:
+        """Width over height of the blob of a colour, as standard deviations of its area, mean over
+        the frames that show it; nan where none does."""
+        blobs = [self.blob(frame, [colour]) for frame in range(len(self.frames))]
+        ratios = [_stretch(blob) for blob in blobs if blob is not None]
+        return float(np.mean(ratios)) if ratios else np.nan
+
+
+def read(video: Video) -> Reading:
+    """What a clip shows, frame by frame."""
+    pixels, unit = shrink(video)
+    return Reading(tuple(find_blobs(frame, unit) for frame in pixels), unit)
+
+
+def _stretch(blob: Blob) -> float:
+    spreads = []
+    for axis in (0, 1):
+        share = blob.amount.sum(axis) / blob.amount.sum()
+        places = np.arange(len(share))
+        spreads.append(share @ np.square(places - share @ places))
+    return float(np.sqrt(spreads[0] / spreads[1]))

@@ -27,14 +27,15 @@ from sora_jax.train.vae_losses import VAELossConfig
 from sora_jax.world.scene import WorldConfig
 
 SIZES = ((32, 32), (24, 40), (40, 24))
-# Frames, frames given beside, and share of the steps. What is given beside a clip is its end, or
-# frames from anywhere in it or from long before it: a stretch and a single frame, or two of these.
-KINDS = (
-    (1, (), 0.5),
-    (9, (), 1.0),
-    (17, (), 3.0),
-    (17, (5, 1), 3.0),
-    (17, (1, 1), 1.0),
+# What is given beside a clip is its end, or frames from anywhere in it or from long before it: a
+# stretch and a single frame, or two of these. A bucket is a program of the encoder, so what every
+# shape of picture need not have is of the square alone.
+BUCKETS = (
+    *(Bucket(1, height, width, 0.5) for height, width in SIZES),
+    Bucket(9, 32, 32, 1.0),
+    *(Bucket(17, height, width, 3.0) for height, width in SIZES),
+    *(Bucket(17, height, width, 3.0, (5, 1)) for height, width in SIZES),
+    Bucket(17, 32, 32, 1.5, (1, 1)),
 )
 
 
@@ -48,11 +49,7 @@ def experiment() -> Experiment:
     return Experiment(
         name="modes",
         data=DataConfig(
-            buckets=tuple(
-                Bucket(frames, height, width, weight, appended)
-                for frames, appended, weight in KINDS
-                for height, width in SIZES
-            ),
+            buckets=BUCKETS,
             # About equal tokens a step, so about equal cost.
             shape_classes=(
                 ShapeClass(60, 16),
@@ -85,7 +82,7 @@ def experiment() -> Experiment:
             depth=4, width=128, heads=4, patch=2, rope_theta=100.0, place_units=2.5, unroll=True
         ),
         dit_stage=DiTStage(
-            training=training(9_000, warmup_steps=100, final_rate=0.02, ema_decay=0.998),
+            training=training(6_000, warmup_steps=100, final_rate=0.02, ema_decay=0.998),
             diffusion=DiffusionConfig(
                 times=TimesConfig(base_tokens=4),
                 conditioning=ConditioningConfig(

@@ -11,6 +11,9 @@ from sora_jax.data.buckets import Bucket
 from sora_jax.diffusion.times import TimesConfig
 from sora_jax.errors import ConfigError
 from sora_jax.eval import mode_suites
+from sora_jax.eval.choice import chosen_suites
+from sora_jax.eval.evaluator import EvaluationConfig
+from sora_jax.eval.material import set_material, world_material
 from sora_jax.eval.mode_suites import Mode
 from sora_jax.eval.mode_tables import BARS, COLUMNS, SECTIONS, mode_table
 from sora_jax.eval.modes.cases import Case, sizes
@@ -345,6 +348,16 @@ def test_requests_are_such_as_the_sampler_takes(sampler: Sampler, modes: dict[st
     suite = mode_suites.mode_suites(sampler, [mode])[0]
     clips: Any = suite.find([0, 1]).clips
     assert clips[""][0].shape == (1, 2 * 36, 9 * 36, 3)
+
+
+def test_the_suite_is_asked_for_by_name(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mode_suites, "TRAINING", 2)
+    config = EvaluationConfig(prompts=2, images=2, animations=2)
+    scenes = world_material(sampler, config, WORLD, BUCKETS, 8.0)
+    assert {suite.name for suite in chosen_suites(("modes",), scenes)} == set(SECTIONS)
+    assert not any(suite.name in SECTIONS for suite in chosen_suites((), scenes))
+    with pytest.raises(ConfigError, match="suite modes has nothing to score on these clips"):
+        chosen_suites(("modes",), set_material(sampler, config, scenes.videos))
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def backward_samples(case: Case, clips: Sequence[Video], ceiling: Video) -> Meas
             np.linalg.norm(one.centroids(body.colour)[0] - other.centroids(body.colour)[0])
             for body in case.scene.bodies
         ]
-        differ.append(bool(np.isfinite(distances).all()) and max(distances) > APART)
+        differ.append(bool(np.isfinite(distances).all() and max(distances) > APART))
     return {"starts_differ": float(np.mean(differ))}
 
 

@@ -95,8 +95,7 @@ COLUMNS = {
     "another_scene/": "floor: another scene",
     "source/": "what is edited",
 }
-HEADER = ("", "wanted", "model", "", *COLUMNS.values())
-TITLE = "Every task"
+HEADER = ("", "wanted", "model", "verdict", *COLUMNS.values())
 MADE = "Given frames are framed in yellow, and so is a box that is made anew."
 
 SECTIONS = {
@@ -121,9 +120,10 @@ SECTIONS = {
 
 
 def mode_table(metrics: Mapping[str, float]) -> Table:
-    """A row for each bar whose metric is there; without rows if there are none."""
+    """A row for each bar whose metric is there, and how many are met; without rows if none is."""
     rows = [_row(metrics, task, bar) for task, bar in _bars(metrics)]
-    return Table(TITLE, HEADER, tuple(rows))
+    met = sum(row[HEADER.index("verdict")] == "met" for row in rows)
+    return Table(f"Every task, {met} of {len(rows)} as wanted", HEADER, tuple(rows))
 
 
 def _bars(metrics: Mapping[str, float]) -> Iterator[tuple[str, Bar]]:

@@ -326,7 +326,9 @@ def test_a_table_has_what_is_wanted_beside_what_is_measured(
     sampler: Sampler, modes: dict[str, Mode]
 ) -> None:
     metrics = {f"modes/edit/{k}": v for k, v in found(sampler, modes["edit"], edited).items()}
-    attribute, path = mode_table(metrics).rows
+    table = mode_table(metrics)
+    assert table.title == "Every task, 1 of 2 as wanted"
+    attribute, path = table.rows
     assert attribute[:4] == (
         "edit: colour as it was asked for",
         "at least 0.9",

@@ -132,7 +132,7 @@ def _suite(sampler: Sampler, mode: Mode) -> Suite:
             for case, clips in zip(chosen, made, strict=True)
         ]
         sheets = [contact_sheet(*each) for each in zip(chosen, lines, strict=True)]
-        return Found(scores, clips=placed(places, {"": sheets}))
+        return Found(scores, clips=placed(places, {"generated": sheets}))
 
     def further(found: Found) -> Mapping[str, float]:
         means = {

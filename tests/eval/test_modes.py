@@ -349,7 +349,7 @@ def test_requests_are_such_as_the_sampler_takes(sampler: Sampler, modes: dict[st
     mode = modes["interpolate"]
     suite = mode_suites.mode_suites(sampler, [mode])[0]
     clips: Any = suite.find([0, 1]).clips
-    assert clips[""][0].shape == (1, 2 * 36, 9 * 36, 3)
+    assert clips["generated"][0].shape == (1, 2 * 36, 9 * 36, 3)
 
 
 def test_the_suite_is_asked_for_by_name(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,8 @@ Run: sora data build --experiment modes --world 12000 --output sets/modes
      sora train --experiment modes --data sets/modes --workdir runs/modes --stage dit
      sora evaluate --checkpoint runs/modes --suite modes
 Hardware: 2 CPU cores.
-Expect: not trained to the end yet. By the steps of worlds.py, which are of as many tokens, 0.4 s a
-step with the encoding of its clips: 42 minutes, and 7 for the autoencoder.
+Expect: not trained to the end yet. A step is 8.6 GFLOPs, encoding its clips included; at the rate
+of worlds.py, 6.6 in 0.25 s, that is 0.33 s: 39 minutes, and 7 for the autoencoder.
 The world is the demo's: one size of shapes, and nothing touches in the first three quarters of a
 second.
 """
@@ -82,7 +82,7 @@ def experiment() -> Experiment:
             depth=4, width=128, heads=4, patch=2, rope_theta=100.0, place_units=2.5, unroll=True
         ),
         dit_stage=DiTStage(
-            training=training(6_000, warmup_steps=100, final_rate=0.02, ema_decay=0.998),
+            training=training(7_000, warmup_steps=100, final_rate=0.02, ema_decay=0.998),
             diffusion=DiffusionConfig(
                 times=TimesConfig(base_tokens=4),
                 conditioning=ConditioningConfig(

@@ -355,7 +355,8 @@ def test_requests_are_such_as_the_sampler_takes(sampler: Sampler, modes: dict[st
 def test_the_suite_is_asked_for_by_name(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mode_suites, "TRAINING", 2)
     config = EvaluationConfig(prompts=2, images=2, animations=2)
-    scenes = world_material(sampler, config, WORLD, BUCKETS, 8.0)
+    world = dataclasses.replace(WORLD, max_objects=2)
+    scenes = world_material(sampler, config, world, BUCKETS, 8.0)
     assert {suite.name for suite in chosen_suites(("modes",), scenes)} == set(SECTIONS)
     assert not any(suite.name in SECTIONS for suite in chosen_suites((), scenes))
     with pytest.raises(ConfigError, match="suite modes has nothing to score on these clips"):

@@ -12,6 +12,7 @@ first latent frame, which stands for frame 0 alone, is that of the larger one.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +44,7 @@ def clip_noise(
     noise = token_noise(key, seed, *shape)
     if of is None:
         return noise
-    cells = unpatchify(token_noise(key, seed, of.tokens, shape[1]), of, patch)
+    cells: Any = unpatchify(token_noise(key, seed, of.tokens, shape[1]), of, patch)
     targets = (grid.frames, grid.height * patch, grid.width * patch)
     for axis, target in enumerate(targets, 1):
         # No seed is as large, so that this noise is no clip's.

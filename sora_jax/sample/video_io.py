@@ -74,13 +74,17 @@ def describe(
     """
     more: Sequence[Mapping[str, Any]] = [{}] * len(samples) if each is None else each
     return [
-        describe_request(sample.request, sample.prompt_is_cut) | dict(provenance) | dict(own)
+        describe_request(sample.request, sample.prompt_is_cut, sample.made_at)
+        | dict(provenance)
+        | dict(own)
         for sample, own in zip(samples, more, strict=True)
     ]
 
 
-def describe_request(request: Request, prompt_is_cut: bool) -> dict[str, Any]:
-    """What was asked for, as JSON data."""
+def describe_request(
+    request: Request, prompt_is_cut: bool, made_at: tuple[int, int, int] | None = None
+) -> dict[str, Any]:
+    """What was asked for, as JSON data; `made_at`: the larger size that it was cut out of."""
     return {
         "task": request.task,
         "prompt": request.prompt,
@@ -92,7 +96,7 @@ def describe_request(request: Request, prompt_is_cut: bool) -> dict[str, Any]:
         "frames": request.frames,
         "height": request.height,
         "width": request.width,
-        "made_at": None if sample.made_at is None else list(sample.made_at),
+        "made_at": None if made_at is None else list(made_at),
         "fps": request.fps,
         "field": _field(request),
     }

@@ -71,7 +71,8 @@ def training_levels(
     """`training_times` for each clip, and `count` - 1 more of the same distribution, for parts of
     clips that stand at levels of their own."""
     first = training_times(config, key, example_id, tokens, clips)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, 1), example_id)
+    _, of_others = jax.random.split(key)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(of_others, example_id)
     others = jax.vmap(lambda key: jax.random.uniform(key, (count - 1,)))(keys)
     return jnp.concatenate([first[:, None], times_at(config, others.T, tokens).T], 1)
 

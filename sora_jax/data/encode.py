@@ -8,6 +8,7 @@ record is left out of its row's shard, and of the set; all that are left out sta
 
 import collections
 import dataclasses
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -72,7 +73,8 @@ class LatentSet:
         self._clips, self._directory, self._encoding = clips, directory, encoding
         self._work = work
         self._done: dict[str, Made] = {}
-        stripes = [dataclasses.asdict(each.stripes) for each in work]
+        # As JSON holds it, where a tuple is a list.
+        stripes = json.loads(json.dumps([dataclasses.asdict(each.stripes) for each in work]))
         self._progress = Progress(directory, encoding, stripes)
         self.is_finished = (directory / MANIFEST_FILE).exists()
         if self.is_finished:

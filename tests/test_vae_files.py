@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import sora_jax.sample.mp4
 from sora_jax import vae_files
 from sora_jax.data.footage import MediaError, read_frames
 from sora_jax.errors import UserError
@@ -48,7 +49,7 @@ def test_a_file_is_coded_as_the_clip_at_once(
             written.append(video)
             super().write(video)
 
-    monkeypatch.setattr(vae_files, "Mp4Writer", Recording)
+    monkeypatch.setattr(sora_jax.sample.mp4, "Mp4Writer", Recording)
     decode_file(tmp_path / "latents", tmp_path / "out.mp4", CODER)
     assert "15x22 (height x width) has its edge repeated to 16x22" in capsys.readouterr().out
     expected = np.asarray(to_uint8(CODER.vae.decode(mean)))[0, :frames, :15, :22].astype(int)

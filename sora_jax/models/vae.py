@@ -273,8 +273,10 @@ class VAE(nnx.Module):
         self.from_latents = Linear(config.channels, inputs, (None, "mlp"), rngs=rngs)
         # Latents begin as the lowest frequencies of pixels, with little noise: left to learn is
         # what is better than that.
-        lowest = jnp.eye(inputs, config.channels)
-        self.to_moments.kernel[...] = jnp.pad(lowest, ((0, 0), (0, config.channels)))
+        # Channels beyond those stay as drawn: one that is always zero could not be normalised.
+        lowest, few = jnp.eye(inputs, config.channels), min(inputs, config.channels)
+        drawn = self.to_moments.kernel[...].at[:, :few].set(lowest[:, :few])
+        self.to_moments.kernel[...] = drawn.at[:, config.channels :].set(0.0)
         assert self.to_moments.bias is not None
         self.to_moments.bias[...] = jnp.repeat(jnp.array([0.0, -8.0]), config.channels)
         self.from_latents.kernel[...] = lowest.T

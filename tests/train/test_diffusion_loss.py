@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import sora_jax.diffusion.token_errors
-import sora_jax.sample.generate
+import sora_jax.sample.denoise
+import sora_jax.sample.noise
 from sora_jax.diffusion.loss import DiffusionConfig
 from sora_jax.diffusion.patterns import ConditioningConfig
 from sora_jax.diffusion.times import TimesConfig
@@ -193,9 +194,7 @@ def test_rows_of_several_clips_cost_the_same_on_any_mesh() -> None:
 
 
 def test_training_and_sampling_build_the_field_with_one_function() -> None:
-    for name in ("noise_field", "layout_of", "token_noise"):
-        trained, sampled = (
-            getattr(module, name)
-            for module in (sora_jax.diffusion.token_errors, sora_jax.sample.generate)
-        )
-        assert trained is sampled
+    trained, sampled = sora_jax.diffusion.token_errors, sora_jax.sample.denoise
+    assert trained.noise_field is sampled.noise_field
+    assert trained.layout_of is sampled.layout_of
+    assert trained.token_noise is sora_jax.sample.noise.token_noise

@@ -1,5 +1,6 @@
 """The family of transformers: sizes, stages, and a step of every class without being made."""
 
+import dataclasses
 import functools
 import re
 from pathlib import Path
@@ -161,5 +162,6 @@ def test_a_transformer_trains_shrunk() -> None:
         return np.ones_like(values, leaf.dtype) if leaf.dtype == np.int32 else values.astype("f4")
 
     batch = jax.tree.map(filled, abstract_batch(experiment, shortest, mesh))
+    batch = dataclasses.replace(batch, appended=np.zeros_like(batch.appended))
     state, metrics = jax.jit(step)(state, batch, jax.random.key(1))
     assert np.isfinite(float(metrics["loss"]))

@@ -41,12 +41,20 @@ class PatchConv(nnx.Module):
     many times as long.
     """
 
-    def __init__(self, inputs: int, outputs: int, strides: tuple[int, int], *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        strides: tuple[int, int],
+        *,
+        rngs: nnx.Rngs,
+        use_bias: bool = True,
+    ):
         self.strides = strides
         shape = (*KERNEL, inputs, outputs)
         kernel = jax.random.normal(rngs.params(), shape) / math.sqrt(math.prod(shape[:4]))
         self.kernel = nnx.Param(kernel, axes=(None, None, None, "embed", "mlp"))
-        self.bias = nnx.Param(jnp.zeros(outputs), axes=("mlp",))
+        self.bias = nnx.Param(jnp.zeros(outputs), axes=("mlp",)) if use_bias else None
 
     def __call__(self, x: Float[Array, "b t h w i"]) -> Float[Array, "b s g v o"]:
         (every, side), kernel = self.strides, self.kernel[...].astype(x.dtype)
@@ -61,7 +69,8 @@ class PatchConv(nnx.Module):
             convolve_pictures(x[:, frame : frame + last : every], of_frame, padding=(0, 0))
             for frame, of_frame in enumerate(kernel)
         ]
-        return sum(parts[1:], parts[0]) + self.bias[...].astype(x.dtype)
+        y = sum(parts[1:], parts[0])
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
 class Discriminator(nnx.Module):
@@ -74,7 +83,9 @@ class Discriminator(nnx.Module):
         pairs = itertools.pairwise(widths)
         self.convs = nnx.List([PatchConv(*pair, (2, 2), rngs=rngs) for pair in pairs])
         self.norms = nnx.List([RMSNorm(outputs) for outputs in widths[1:]])
-        self.last = PatchConv(widths[-1], 1, (1, 1), rngs=rngs)
+        # Without a bias: under a hinge its gradient is a share of the real less as many of the
+        # others, which is 0 as long as none is told apart, and Adam would follow its rounding.
+        self.last = PatchConv(widths[-1], 1, (1, 1), rngs=rngs, use_bias=False)
 
     def __call__(self, video: Float[Array, "b t h w 3"]) -> Float[Array, "b s g v"]:
         """Scores of patches of clips in [-1, 1], in float32."""

@@ -84,8 +84,7 @@ def trained(stage: str, method: str, mesh: Mesh) -> tuple[TrainState, TrainState
 
 
 @pytest.mark.parametrize("method", ["adamw", pytest.param("muon", marks=pytest.mark.slow)])
-# The judged stage misses its tolerance by a fiftieth since autoencoders begin as cosines: to mend.
-@pytest.mark.parametrize("stage", ["dit", "vae", pytest.param("judged", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_run_is_the_same_on_eight_devices(stage: str, method: str) -> None:
     first, last, losses = trained(stage, method, one_device_mesh())
     spread_first, spread_last, spread_losses = trained(stage, method, eight_device_mesh())

@@ -29,7 +29,13 @@ from sora_jax.sample.long import LongRequest
 from sora_jax.sample.long_files import write_long
 from sora_jax.sample.requests import MAX_SEED, Request, Sample, Video
 from sora_jax.sample.sizes import smaller
-from sora_jax.sample.tasks import Box, Image
+from sora_jax.sample.tasks import (
+    BOX_STRENGTH,
+    EDIT_STRENGTH,
+    TURN_STRENGTH,
+    Box,
+    Image,
+)
 
 
 class Generator:
@@ -145,7 +151,13 @@ class Generator:
         return self.make(tasks.connect(request, *ends, self._context(context)))
 
     def turn_into(
-        self, first: Video, second: Video, prompt: str = "", *, strength: float = 0.8, **size: Any
+        self,
+        first: Video,
+        second: Video,
+        prompt: str = "",
+        *,
+        strength: float = TURN_STRENGTH,
+        **size: Any,
     ) -> Sample:
         request = self.request(prompt, first, **({"frames": len(first)} | size))
         both = (fitted(first, request), fitted(second, request))
@@ -159,7 +171,9 @@ class Generator:
         request = self.request(prompt, video, **size)
         return self.make(tasks.loop(request, fitted(video, request), self._context(context)))
 
-    def edit(self, video: Video, prompt: str = "", *, strength: float = 0.7, **size: Any) -> Sample:
+    def edit(
+        self, video: Video, prompt: str = "", *, strength: float = EDIT_STRENGTH, **size: Any
+    ) -> Sample:
         request = self.request(prompt, video, **({"frames": len(video)} | size))
         return self.make(tasks.edit(request, fitted(video, request), strength))
 
@@ -170,7 +184,7 @@ class Generator:
         prompt: str = "",
         *,
         is_outside: bool = False,
-        strength: float = 1.0,
+        strength: float = BOX_STRENGTH,
         **size: Any,
     ) -> Sample:
         request = self.request(prompt, video, **({"frames": len(video)} | size))

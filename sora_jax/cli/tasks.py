@@ -142,13 +142,13 @@ def _task(
 
     def turned(request: Request) -> Request:
         latent = 1 + (request.frames - 1) // generator.temporal
-        how = 0.8 if strength is None else strength
+        how = tasks.TURN_STRENGTH if strength is None else strength
         return tasks.turn_into(request, media[0], media[1], strength=how, latent_frames=latent)
 
     def boxed(request: Request) -> Request:
         if asked.box is None:
             raise ConfigError("--task edit_box needs --box TOP,BOTTOM,LEFT,RIGHT, in pixels")
-        how = 1.0 if strength is None else strength
+        how = tasks.BOX_STRENGTH if strength is None else strength
         return tasks.edit_box(
             request, media[0], asked.box, is_outside=asked.is_outside, strength=how
         )
@@ -168,7 +168,7 @@ def _task(
         "turn_into": turned,
         "loop": lambda request: tasks.loop(request, media[0], context),
         "edit": lambda request: tasks.edit(
-            request, media[0], 0.7 if strength is None else strength
+            request, media[0], tasks.EDIT_STRENGTH if strength is None else strength
         ),
         "edit_box": boxed,
         "edit_span": spanned,

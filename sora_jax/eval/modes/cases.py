@@ -20,8 +20,6 @@ from sora_jax.world.dynamics import simulate
 from sora_jax.world.render import render
 from sora_jax.world.scene import Body, Colour, Scene, WorldConfig, make_body, sample_scene
 
-STRENGTH = 0.7  # of edits; `Generator.edit` takes the same by default
-FADE_STRENGTH = 0.8
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SAMPLES = 8  # of one clip that is extended backward
 LARGEST_BOX = 0.75  # of the picture
@@ -156,7 +154,7 @@ def turn_into(view: View, seed: int) -> Case:
         view.request("", seed),
         one,
         other,
-        strength=FADE_STRENGTH,
+        strength=tasks.TURN_STRENGTH,
         latent_frames=1 + (view.frames - 1) // view.temporal,
     )
     truth = np.concatenate([one[:half], other[half:]])
@@ -181,7 +179,7 @@ def loop(view: View, seed: int) -> Case:
 
 
 def edit(view: View, seed: int) -> Case:
-    return _edited(view, view.scene(seed), seed, (STRENGTH,))
+    return _edited(view, view.scene(seed), seed, (tasks.EDIT_STRENGTH,))
 
 
 def strengths(view: View, seed: int) -> Case:

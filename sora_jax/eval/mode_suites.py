@@ -30,23 +30,27 @@ from sora_jax.eval.reconstruction import reconstruct
 from sora_jax.eval.suite import Found, Suite, Video, placed
 from sora_jax.eval.world_state import frozen
 from sora_jax.sample.generate import Sampler
+from sora_jax.sample.long import LongRequest, frames_of
 from sora_jax.world.scene import WorldConfig
 
 TRAINING = 256  # clips of training that say which steps are usual
+HISTORY_LEVEL = 0.05  # noise on what goes before, the mean of that on what is given in training
 Means = Mapping[str, float]
+Maker = Callable[[Sampler, Sequence[Case]], list[Sequence[Video]]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Mode:
     """A task, what is asked of it and how that is measured. `derived` makes further metrics of the
     means by name. `bounds`: whether the columns beside the model's say anything; of several clips
-    of one case they do not."""
+    of one case they do not. `make`: of each case the clips of its requests."""
 
     name: str
     cases: Sequence[Case]
     measure: Measure
     derived: Callable[[Means], Means] = lambda means: {}
     bounds: bool = True
+    make: Maker = lambda sampler, chosen: _made(sampler, chosen)
 
 
 def modes(
@@ -103,6 +107,10 @@ def modes(
         Mode("edit_box", boxed, measures.edit_box),
         Mode("interpolate", some(cases.interpolate), measures.interpolate),
         Mode("remember", some(cases.remember), measures.remember),
+        *(
+            Mode(name, some(cases.goes_on, max(2, count // 2)), measures.goes_on, make=make)
+            for name, make in {"long": _windows, "long_rolling": _rolling}.items()
+        ),
         _sizes(view, buckets, count, seed),
     ]
 
@@ -117,7 +125,7 @@ def _suite(sampler: Sampler, mode: Mode) -> Suite:
 
     def find(places: Sequence[int]) -> Found:
         chosen = [mode.cases[place] for place in places]
-        made = _made(sampler, chosen)
+        made = mode.make(sampler, chosen)
         truths = [case.truth for case in chosen]
         kept = reconstruct(vae, [case.reference for case in chosen])
         columns: dict[str, list[Sequence[Video]]] = {"": made}
@@ -154,6 +162,24 @@ def _made(sampler: Sampler, chosen: Sequence[Case]) -> list[Sequence[Video]]:
         for number in range(len(chosen[0].requests))
     ]
     return [[sample.video for sample in each] for each in zip(*rounds, strict=True)]
+
+
+def _windows(sampler: Sampler, chosen: Sequence[Case], levels: int = 1) -> list[Sequence[Video]]:
+    """Window by window, each from the end of the one before and no caption: what captions say of
+    motion is of a beginning."""
+    made: list[Sequence[Video]] = []
+    for case in chosen:
+        first, view = case.requests[0], case.view
+        story = ((1 / view.fps, ""),)
+        asked = LongRequest(first, len(case.truth), view.context, levels, HISTORY_LEVEL, story)
+        made.append([np.concatenate(list(frames_of(sampler, asked)))])
+    return made
+
+
+def _rolling(sampler: Sampler, chosen: Sequence[Case]) -> list[Sequence[Video]]:
+    """As `_windows`, with a noise level for each latent frame that is not given."""
+    view, window = chosen[0].view, chosen[0].requests[0].frames
+    return _windows(sampler, chosen, (window - view.context) // view.temporal)
 
 
 def _bounds(

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
+from sora_jax.eval.modes.cases import LONGER
 from sora_jax.page import Table
 
 
@@ -82,6 +83,18 @@ BARS: dict[str, tuple[Bar, ...]] = {
         least("count", "as many bodies", 0.9),
         most("still", "clips that stand still", 0.05),
     ),
+    **dict.fromkeys(
+        ("long", "long_rolling"),
+        tuple(
+            bar
+            for times in LONGER
+            for bar in (
+                least(f"{times}x/colour", f"bodies in colour, {times} times as long", 0.9),
+                least(f"{times}x/count", f"frames of as many bodies, {times} times as long", 0.9),
+                most(f"{times}x/still", f"clips that stand still, {times} times as long", 0.05),
+            )
+        ),
+    ),
 }
 """Of each task, from issue to page: the one list of what is wanted."""
 OF_SIZES = (
@@ -113,6 +126,8 @@ SECTIONS = {
         "edit_box": f"What is edited, made, and the truth. {MADE}",
         "interpolate": f"Made, and the truth below. {MADE}",
         "remember": "Made, and a true clip of the remembered body below.",
+        "long": "Made window by window, and the truth below.",
+        "long_rolling": "Made by frames that roll, and the truth below.",
         "sizes": "Made, and one of many true clips below.",
     }.items()
 }

@@ -23,6 +23,7 @@ from sora_jax.world.scene import Body, Colour, Scene, WorldConfig, make_body, sa
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SAMPLES = 8  # of one clip that is extended backward
 LARGEST_BOX = 0.75  # of the picture
+LONGER = (1, 2, 4, 8)  # times as long as what is trained on, at which long clips are looked at
 LOOKS = 10_000_000  # from the seed of a scene to that of the motion its body comes again with
 
 
@@ -217,6 +218,14 @@ def remember(view: View, seed: int) -> Case:
     shot = view.render(shown)
     made = tasks.remember(view.request("", seed), [shot[: view.context], shot[-1:]])
     return Case(view, scene, (made,), view.render(scene))
+
+
+def goes_on(view: View, seed: int) -> Case:
+    """From a first frame on for eight times as long as a clip; the request is of its start."""
+    scene, truth, request = _plain(view, seed)
+    longest = dataclasses.replace(view, frames=LONGER[-1] * view.frames)
+    made = tasks.animate(request, truth[0])
+    return Case(longest, scene, (made,), longest.render(scene), (0,))
 
 
 def generate(view: View, seed: int) -> Case:

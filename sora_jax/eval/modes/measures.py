@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sora_jax.eval.animation import colour_change, is_still
-from sora_jax.eval.modes.cases import Case
+from sora_jax.eval.modes.cases import LONGER, Case
 from sora_jax.eval.modes.reading import Reading, Video, read
 from sora_jax.eval.reconstruction import psnr
 from sora_jax.eval.world_state import score
@@ -174,6 +174,24 @@ def remember(case: Case, clips: Sequence[Video], ceiling: Video) -> Measured:
         "count": found["count"],
         "still": is_still(clips[0]),
     }
+
+
+def goes_on(case: Case, clips: Sequence[Video], ceiling: Video) -> Measured:
+    """By how many times as long as a clip of training: of the frames from the time before until
+    then, which show the bodies' colours, which show as many bodies, and how far these are off."""
+    reading, colours = read(clips[0]), _colours(case)
+    off = np.mean(_errors(case, reading), axis=0)
+    found = np.array([len(blobs or ()) for blobs in reading.frames])
+    seen = [np.isfinite(reading.centroids(colour)[:, 0]) for colour in colours]
+    clip, start, measured = len(off) // LONGER[-1], 0, {}
+    for times in LONGER:
+        frames = slice(start, times * clip)
+        measured[f"{times}x/colour"] = float(np.mean(seen, axis=0)[frames].mean())
+        measured[f"{times}x/count"] = float((found == len(colours))[frames].mean())
+        measured[f"{times}x/path_error"] = float(off[frames].mean())
+        measured[f"{times}x/still"] = is_still(clips[0][frames])
+        start = frames.stop
+    return measured
 
 
 def sized(case: Case, clips: Sequence[Video], ceiling: Video) -> Measured:

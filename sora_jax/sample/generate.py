@@ -207,18 +207,29 @@ class Sampler:
 
     def _sample(self, request: Request, video: Video) -> Sample:
         is_cut = self.captions.length(request.prompt) > self.text_length
-        kept = _cut(video, request)
+        asked = _cut(video, request)
         return Sample(
             request=request,
-            video=kept,
+            video=_put_back(asked, request),
             prompt_is_cut=is_cut,
-            made_at=None if kept.shape == video.shape else video.shape[:3],
+            made_at=None if asked.shape == video.shape else video.shape[:3],
         )
 
 
 def _cut(video: Video, request: Request) -> Video:
     """What was asked for, of what was made."""
     return video[: request.frames, : request.height, : request.width]
+
+
+def _put_back(video: Video, request: Request) -> Video:
+    """With the pixels that a box keeps as they were given: decoded, they would be smoother, and of
+    what was made a little would reach across the edge."""
+    if request.box is None or request.given is None:
+        return video
+    top, bottom, left, right = request.box
+    is_made = np.full(video.shape[1:3], request.is_outside)
+    is_made[top:bottom, left:right] = not request.is_outside
+    return np.where(is_made[..., None], video, request.given)
 
 
 def latent_frames(vae: VAE, frames: int) -> int:

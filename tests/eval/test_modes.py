@@ -63,8 +63,7 @@ def modes() -> dict[str, Mode]:
 
 @pytest.fixture(autouse=True)
 def slightly_lossy_autoencoder_and_whole_clips(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of about 38 dB, so that what is measured against it has a scale; oracles make long clips at
-    once."""
+    """Of about 38 dB, so that measures have a scale; oracles make long clips at once."""
 
     def lossy(vae: object, videos: Sequence[np.ndarray]) -> list[np.ndarray]:
         return list(map(grained, videos))
@@ -338,7 +337,8 @@ def test_circles_and_accuracies_are_of_each_size(
     )
 
 
-def test_sizes_beyond_the_trained_ones() -> None:
+def test_sizes_beyond_the_trained_ones_and_lengths(modes: dict[str, Mode]) -> None:
+    assert {len(case.truth) % 4 for mode in modes.values() for case in mode.cases} == {1}
     assert sizes([(32, 32), (24, 40), (40, 24)], 8) == ((24, 48), (48, 24), (32, 40), (48, 48))
     assert sizes([(64, 64)], 16) == ((48, 80), (80, 48), (48, 96), (96, 96))
 

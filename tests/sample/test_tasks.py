@@ -141,6 +141,11 @@ def test_only_tokens_of_the_box_are_made(sampler: Sampler, is_outside: bool) -> 
     box = np.array([[1, 1, 0], [0, 0, 0]], bool)
     expected = np.array([[0, 1, 0], [0, 0, 0]], bool) if is_outside else ~box
     np.testing.assert_array_equal(stays, expected)
+    video = sampler.generate([request])[0].video
+    is_made = np.full((16, 24), is_outside)
+    is_made[0:8, 4:16] = not is_outside
+    np.testing.assert_array_equal(video[:, ~is_made], VIDEO[:, ~is_made])
+    assert (video[:, is_made] != VIDEO[:, is_made]).any()
 
 
 def test_turning_is_strongest_in_the_middle_and_ends_as_the_videos_do() -> None:

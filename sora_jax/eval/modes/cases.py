@@ -223,7 +223,7 @@ def remember(view: View, seed: int) -> Case:
 def goes_on(view: View, seed: int) -> Case:
     """From a first frame on for eight times as long as a clip; the request is of its start."""
     scene, truth, request = _plain(view, seed)
-    longest = dataclasses.replace(view, frames=LONGER[-1] * view.frames)
+    longest = dataclasses.replace(view, frames=1 + LONGER[-1] * (view.frames - 1))
     made = tasks.animate(request, truth[0])
     return Case(longest, scene, (made,), longest.render(scene), (0,))
 

@@ -183,9 +183,9 @@ def goes_on(case: Case, clips: Sequence[Video], ceiling: Video) -> Measured:
     off = np.mean(_errors(case, reading), axis=0)
     found = np.array([len(blobs or ()) for blobs in reading.frames])
     seen = [np.isfinite(reading.centroids(colour)[:, 0]) for colour in colours]
-    clip, start, measured = len(off) // LONGER[-1], 0, {}
+    clip, start, measured = (len(off) - 1) // LONGER[-1], 0, {}
     for times in LONGER:
-        frames = slice(start, times * clip)
+        frames = slice(start, 1 + times * clip)
         measured[f"{times}x/colour"] = float(np.mean(seen, axis=0)[frames].mean())
         measured[f"{times}x/count"] = float((found == len(colours))[frames].mean())
         measured[f"{times}x/path_error"] = float(off[frames].mean())

@@ -8,7 +8,9 @@ A command is a module `sora_jax.cli.<command>` with
     if __name__ == "__main__":
         run(sys.modules[__name__], sys.argv[1:])
 
-Importing this file imports no command, so `sora --help` answers before jax has loaded.
+A command may be several, one for each of its `VERBS`: `sora sweep fit` is `cli/sweep_fit.py`, with
+flags of its own. Importing this file imports no command, so `sora --help` answers before jax has
+loaded.
 """
 
 import importlib
@@ -35,6 +37,7 @@ COMMANDS = {
     "vae": "put a video through the autoencoder of a run, and back; measure it",
     "evaluate": "score a trained run and write its report",
     "compare": "put checkpoints side by side on the same prompts and noise",
+    "sweep": "fit scaling laws to runs of many sizes, and predict larger ones",
     "goodput": "say what the wall time of a run went into, across its restarts",
     "demo": "do all of it, small, on the procedural world or on a folder of clips",
 }
@@ -66,7 +69,10 @@ def run(module: ModuleType, arguments: Sequence[str]) -> NoReturn:
     """
     # Under `python -m` the module is called __main__; its spec keeps the name it was found by.
     spec = module.__spec__
-    name = f"sora {(spec.name if spec else module.__name__).rpartition('.')[2]}"
+    path = spec.name if spec else module.__name__
+    if arguments and arguments[0] in getattr(module, "VERBS", ()):
+        run(importlib.import_module(f"{path}_{arguments[0]}"), arguments[1:])
+    name = f"sora {path.rpartition('.')[2].replace('_', ' ')}"
     own_flags: flags.FlagValues = module.FLAGS
     # Flags may stand after words, as in `sora data build --input DIR`.
     own_flags.set_gnu_getopt(True)

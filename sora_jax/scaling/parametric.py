@@ -190,6 +190,17 @@ class ParametricFit:
     floor: tuple[float, float]
 
 
+def best_law(runs: Runs, loss: Loss) -> tuple[Float[Array, "5"], float, float]:
+    """(1) fitted from many starts, with N and D centred; (2) over d; the share of starts that end
+    within 0.1 % of the best."""
+    ends, values = minimise(runs, grid_of_starts(runs), loss, tolerance=ROUGHLY)
+    (best,), (value,) = minimise(runs, ends[[values.argmin()]], loss)
+    agreeing = float(np.mean(values <= values.min() * (1 + AGREEMENT)))
+    if loss == "lad":
+        best, value = _least_deviation(runs, best)
+    return best, float(value), agreeing
+
+
 def fit_parametric(
     parameters: Float[Array, "n"],
     tokens: Float[Array, "n"],
@@ -201,17 +212,13 @@ def fit_parametric(
 ) -> ParametricFit:
     """Fits (1) from many starts, and again from the best of them to resampled clusters of runs."""
     runs = Runs.of(parameters, tokens, losses)
-    ends, values = minimise(runs, grid_of_starts(runs), loss, tolerance=ROUGHLY)
-    (best,), (value,) = minimise(runs, ends[[values.argmin()]], loss)
-    if loss == "lad":
-        best, value = _least_deviation(runs, best)
-    agreeing = float(np.mean(values <= values.min() * (1 + AGREEMENT)))
+    best, value, agreeing = best_law(runs, loss)
     weights = cluster_weights(clusters, resamples, seed)
     draws, _ = minimise(runs, np.tile(best, (resamples, 1)), loss, weights, tolerance=ROUGHLY)
     residuals = log_loss(best[None], runs.model, runs.data)[0][0] - runs.loss
     floor = floor_profile(runs, best)
     back = runs.centred(best, -1), runs.centred(draws, -1)
-    return ParametricFit(*back, float(value), agreeing, residuals, floor)
+    return ParametricFit(*back, value, agreeing, residuals, floor)
 
 
 def _least_deviation(runs: Runs, theta: Float[Array, "5"]) -> tuple[Float[Array, "5"], float]:

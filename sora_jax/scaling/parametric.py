@@ -33,8 +33,12 @@ TOLERANCE = 1e-12
 # Of resamples and of starts before the best goes on: a hundredth of a standard error is enough.
 ROUGHLY = 1e-7
 LARGEST_STEPS = 300
-AGREEMENT = 1e-3  # how far above the best objective a start may end and still agree with it
-CHI_SQUARED_95 = 3.841  # 95 % quantile, one degree of freedom
+# How far above the best objective a start may end and still agree with it: of that, and a run, for
+# runs without noise.
+AGREEMENT, EXACT = 1e-3, 1e-7
+# 95 % quantile of chi squared, one degree of freedom; and pi / 2 times, since the statistic below
+# comes out so much larger where errors are normal. Measured on 400 such sweeps: without, 85 %.
+QUANTILE = 3.841 * np.pi / 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,8 +96,8 @@ def _objective(
         values = (weights * inside * (size - inside / 2)).sum(-1)
         steepness = weights * (delta / np.maximum(size, delta))
         weighted = slopes * steepness[:, None]
-    gradient = (weighted @ residuals[..., None])[..., 0]
-    return values, gradient, weighted @ np.swapaxes(slopes, -1, -2)
+        gradient = (weighted @ residuals[..., None])[..., 0]
+        return values, gradient, weighted @ np.swapaxes(slopes, -1, -2)
 
 
 def minimise(
@@ -195,7 +199,8 @@ def best_law(runs: Runs, loss: Loss) -> tuple[Float[Array, "5"], float, float]:
     within 0.1 % of the best."""
     ends, values = minimise(runs, grid_of_starts(runs), loss, tolerance=ROUGHLY)
     (best,), (value,) = minimise(runs, ends[[values.argmin()]], loss)
-    agreeing = float(np.mean(values <= values.min() * (1 + AGREEMENT)))
+    enough = values.min() * (1 + AGREEMENT) + EXACT * len(runs.loss)
+    agreeing = float(np.mean(values <= enough))
     if loss == "lad":
         best, value = _least_deviation(runs, best)
     return best, float(value), agreeing
@@ -255,7 +260,7 @@ def cluster_weights(clusters: Int[Array, "n"], resamples: int, seed: int) -> Flo
 def floor_profile(runs: Runs, best: Float[Array, "5"]) -> tuple[float, float]:
     """Floors E at which the best law's likelihood is not significantly below the best of all, 95 %,
     were the residuals Laplace's of a common scale, as least absolute deviation has it: those where
-    2 n log(sum |r| / least sum |r|) is below the quantile of chi squared.
+    2 n log(sum |r| / least sum |r|) is below `QUANTILE`.
 
     The lower end is 0 where a law without a floor does as well.
     """
@@ -276,14 +281,14 @@ def floor_profile(runs: Runs, best: Float[Array, "5"]) -> tuple[float, float]:
     ends = [
         float(
             np.interp(
-                np.sqrt(CHI_SQUARED_95),
+                np.sqrt(QUANTILE),
                 [0.0, *root[side][::step]],
                 [np.exp(best[LOG_E]), *floors[side][::step]],
             )
         )
         for side, step in ((~above, -1), (above, 1))
     ]
-    return (0.0 if root[0] <= np.sqrt(CHI_SQUARED_95) else ends[0]), ends[1]
+    return (0.0 if root[0] <= np.sqrt(QUANTILE) else ends[0]), ends[1]
 
 
 def numbers(theta: Float[Array, "*b 5"]) -> dict[str, Float[Array, "*b"]]:

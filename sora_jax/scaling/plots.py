@@ -10,7 +10,7 @@ import numpy as np
 
 from sora_jax.files import write_file
 from sora_jax.page import Table, data_url, page_html, table_html
-from sora_jax.scaling.fit import Fit
+from sora_jax.scaling.fit import NEAR, Fit
 from sora_jax.scaling.parametric import NAMES, log_loss, numbers
 from sora_jax.scaling.power_laws import CI_95
 from sora_jax.scaling.predict import best_size
@@ -111,7 +111,13 @@ def _best(name: str) -> Draw:
         if found is not None:
             law = getattr(found, name)
             good = [each for each in fit.valleys if each.problem is None]
-            axes.plot([v.budget for v in good], [getattr(v, name) for v in good], "o", color=BLUE)
+            axes.plot(
+                [v.budget for v in good],
+                [getattr(v, name) for v in good],
+                "o",
+                color=BLUE,
+                label="minima of valleys",
+            )
             label = f"IsoFLOP, C^{law.exponents['flops']:.3f}, 95 %"
             axes.plot(flops, law.at(flops), color=BLUE, label=label)
             axes.fill_between(flops, *law.band(flops, CI_95), color=BLUE, alpha=0.18, lw=0)
@@ -176,6 +182,8 @@ def _residuals(figure: Any, fit: Fit) -> None:
     points = fit.points
     shown = [name for name in ("parametric_huber", fit.predicts_with) if name is not None]
     for name, colour in zip(dict.fromkeys(shown), (BLUE, ORANGE), strict=False):
+        if name == "parametric_near":
+            points = points.of(points.near_the_minimum(NEAR))
         theta = fit.parametric[name].theta[None]
         predicted = log_loss(theta, np.log(points.parameters), np.log(points.tokens))[0][0]
         errors = 100 * (predicted - np.log(points.losses))

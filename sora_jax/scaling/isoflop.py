@@ -1,20 +1,22 @@
 """IsoFLOP profiles: the best size at each budget, and how it grows with FLOPs.
 
 (Approach 2 of Hoffmann et al. 2022, arXiv:2203.15556.) The losses at one budget against log N are a
-valley. A parabola through the five sizes about its lowest loss gives the best size: one through all
-sizes is biased, since the valley is steeper on one side, and a spline follows the noise.
+valley. A parabola through the sizes about its bottom gives the best size: one through all sizes is
+biased, since the valley is steeper on one side, and a spline follows the noise.
 """
 
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray as Array
 
 from sora_jax.scaling.points import SIZES_OF_BUDGET, Points
 from sora_jax.scaling.power_laws import PowerLaw, fit_power_law
 
-SIDE = 2  # sizes on either side of the lowest loss that the parabola goes through
+# The parabola goes through the nearest five sizes, and all within three times, of its own minimum:
+# of narrower ones noise moves the minimum twice as much, and wider ones are biased.
+NEAREST, FACTOR, ROUNDS = 5, 3.0, 4
 BUDGETS_OF_LAW = 3  # fewer leave no interval
 FARTHEST = 4.0  # times a size, how far beyond the sizes at hand a further one is asked for
 
@@ -53,17 +55,18 @@ class IsoFlop:
 def valley_of(points: Points, budget: float) -> Valley:
     """The valley at one of the budgets of points."""
     there = np.flatnonzero(points.budgets == budget)
-    sizes, size_of = np.unique(np.log(points.parameters[there]), return_inverse=True)
-    means = np.bincount(size_of, points.losses[there]) / np.bincount(size_of)
-    lowest = int(means.argmin())
-    chosen = there[np.abs(size_of - lowest) <= SIDE]
-    x, middle = np.log(points.parameters[chosen]), float(sizes[lowest])
-    degree = min(2, len(np.unique(x)) - 1)
-    parabola = np.zeros(3)
-    parabola[2 - degree :] = np.polyfit(x - middle, points.losses[chosen], degree)
-    best = np.nan if parabola[0] <= 0 else middle - parabola[1] / (2 * parabola[0])
-    problem = _problem(sizes, lowest, best, float(x.min()), float(x.max()))
-    tokens = np.polyfit(x - middle, np.log(points.tokens[chosen]), min(degree, 1))
+    x = np.log(points.parameters[there])
+    sizes, size_of = np.unique(x, return_inverse=True)
+    if len(sizes) < SIZES_OF_BUDGET:
+        problem = f"it has {len(sizes)} sizes, and a minimum needs {SIZES_OF_BUDGET} or more"
+        nothing = np.full(3, np.nan)
+        return Valley(budget, there, float(x.mean()), nothing, np.nan, np.nan, np.nan, problem)
+    losses = points.losses[there]
+    (best,), (parabola,), (near,), (convex,) = bottoms(x, losses[None])
+    lowest = int((np.bincount(size_of, losses) / np.bincount(size_of)).argmin())
+    problem = _problem(sizes, lowest, best if convex else np.nan)
+    middle, chosen = float(x.mean()), there[near]
+    tokens = np.polyfit(x[near] - middle, np.log(points.tokens[chosen]), 1)
     return Valley(
         budget,
         chosen,
@@ -76,11 +79,30 @@ def valley_of(points: Points, budget: float) -> Valley:
     )
 
 
-def _problem(
-    sizes: Float[Array, "s"], lowest: int, best: float, smallest: float, largest: float
-) -> str | None:
-    if len(sizes) < SIZES_OF_BUDGET:
-        return f"it has {len(sizes)} sizes, and a minimum needs {SIZES_OF_BUDGET} or more"
+def bottoms(
+    x: Float[Array, "n"], losses: Float[Array, "r n"]
+) -> tuple[Float[Array, "r"], Float[Array, "r 3"], Bool[Array, "r n"], Bool[Array, "r"]]:
+    """Of r valleys over the same log N: where the minimum is, the parabola about the mean of x,
+    which runs it goes through, and whether it was convex all the time. A parabola that is not has
+    its minimum at the lower end of the sizes."""
+    sizes, size_of = np.unique(x, return_inverse=True)
+    powers = np.vander(x - x.mean(), 3)
+    products = powers[:, :, None] * powers[:, None, :]
+    best, convex = x[losses.argmin(1)], np.ones(len(losses), bool)
+    for _ in range(ROUNDS):
+        distance = np.abs(sizes - np.clip(best, sizes[0], sizes[-1])[:, None])
+        nearest = np.sort(distance, 1)[:, min(NEAREST, len(sizes)) - 1, None]
+        near = ((distance <= np.log(FACTOR)) | (distance <= nearest))[:, size_of]
+        system = np.einsum("rn,npq->rpq", near.astype(float), products)
+        parabola = np.linalg.solve(system, ((near * losses) @ powers)[..., None])[..., 0]
+        square, slope = parabola[:, 0], parabola[:, 1]
+        vertex = x.mean() - slope / (2 * np.maximum(square, 1e-12))
+        best = np.where(square > 0, vertex, np.where(slope > 0, sizes[0], sizes[-1]))
+        convex &= square > 0
+    return best, parabola, near, convex
+
+
+def _problem(sizes: Float[Array, "s"], lowest: int, best: float) -> str | None:
     if lowest in (0, len(sizes) - 1):
         outwards = -1 if lowest == 0 else 1
         step = outwards * abs(sizes[lowest] - sizes[lowest - outwards])
@@ -96,7 +118,7 @@ def _problem(
         )
     if not np.isfinite(best):
         return "its losses are not convex about the lowest one: noise, or runs that are not tuned"
-    if not smallest <= best <= largest:
+    if not sizes[0] <= best <= sizes[-1]:
         return f"not bracketed: add a size of about {np.exp(best):.2g} parameters"
     return None
 
@@ -130,19 +152,22 @@ def _thrown(
     """Minima (parameters, tokens, loss) as they would be with the residuals' signs drawn anew."""
     signs = rng.choice([-1.0, 1.0], (resamples, int(points.clusters.max()) + 1))
     used = sum(len(each.chosen) for each in valleys)
-    scale = np.sqrt(used / max(used - 3 * len(valleys), 1))
+    freedom = max(used - 3 * len(valleys), 1)
+    # How large the noise is, so few residuals say as surely as chi squared of their number.
+    scale = np.sqrt(used / rng.chisquare(freedom, (resamples, 1)))
     minima = []
     for each in valleys:
-        x = np.log(points.parameters[each.chosen]) - each.middle
-        fitted = np.polyval(each.parabola, x)
-        thrown = (
-            scale * (points.losses[each.chosen] - fitted) * signs[:, points.clusters[each.chosen]]
-        )
-        square, slope, level = np.linalg.pinv(np.vander(x, 3)) @ (fitted + thrown).T
-        # A valley that noise would flatten out has its minimum at an end.
-        best = np.where(square > 0, -slope / (2 * np.maximum(square, 1e-12)), np.sign(-slope) * 99)
+        there = np.flatnonzero(points.budgets == each.budget)
+        x, losses = np.log(points.parameters[there]), points.losses[there]
+        chosen = np.isin(there, each.chosen)
+        # Runs that the parabola does not go through are as noisy as those that it does.
+        fitted = np.where(chosen, np.polyval(each.parabola, x - each.middle), losses)
+        noise = np.sqrt(np.mean((losses - fitted)[chosen] ** 2))
+        residuals = np.where(chosen, losses - fitted, noise) * signs[:, points.clusters[there]]
+        best, parabola, _, _ = bottoms(x, fitted + scale * residuals)
         best = np.clip(best, x.min(), x.max())
-        tokens = np.polyval(np.polyfit(x, np.log(points.tokens[each.chosen]), 1), best)
-        loss = square * best**2 + slope * best + level
-        minima.append((np.exp(best + each.middle), np.exp(tokens), np.maximum(loss, 1e-12)))
-    return np.moveaxis(np.array(minima), 0, -1)
+        tokens = np.polyval(np.polyfit(x, np.log(points.tokens[there]), 1), best)
+        square, slope, level = parabola.T
+        at = best - x.mean()
+        minima.append((np.exp(best), np.exp(tokens), square * at**2 + slope * at + level))
+    return np.maximum(np.moveaxis(np.array(minima), 0, -1), 1e-12)

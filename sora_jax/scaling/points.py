@@ -140,18 +140,28 @@ def _arrays(records: Sequence[RunRecord]) -> Points:
 
 def group_budgets(flops: Float[Array, "n"], parameters: Float[Array, "n"]) -> Float[Array, "n"]:
     """The budget of each run, NaN for none: where most sizes stand within a tenth of FLOPs is a
-    budget, then where most of what is left does, down to too few sizes for a minimum. FLOPs rise.
+    budget, then where most of what is left does, down to a third of the first one's sizes, or too
+    few for a minimum. FLOPs rise.
 
-    Runs between budgets so stay out, and runs spread evenly over FLOPs have none.
+    A budget has more than twice the runs of the tenth below, of the tenth above, and of a tenth in
+    the mean. So runs between budgets stay out, and runs spread evenly over FLOPs have none.
     """
-    budgets = np.full(len(flops), np.nan)
+    budgets, left = np.full(len(flops), np.nan), np.arange(len(flops))
+    anywhere = len(flops) * np.log(WINDOW) / np.log(WINDOW * flops[-1] / flops[0])
+    fewest = max(SIZES_OF_BUDGET, 2 * anywhere)
     while True:
-        left = np.flatnonzero(np.isnan(budgets))
         groups = [
             left[start : np.searchsorted(flops[left], WINDOW * flops[left[start]], "right")]
             for start in range(len(left))
         ]
-        largest = max(groups, key=lambda each: len(np.unique(parameters[each])), default=left[:0])
-        if len(np.unique(parameters[largest])) < SIZES_OF_BUDGET:
+        largest = max(groups, key=lambda each: len(np.unique(parameters[each])), default=left)
+        sizes = len(np.unique(parameters[largest]))
+        if sizes < fewest:
             return budgets
-        budgets[largest] = np.median(flops[largest])
+        fewest = max(fewest, sizes / 3)
+        least, most = flops[largest[[0, -1]]]
+        below = int(((flops >= least / WINDOW) & (flops < least)).sum())
+        above = int(((flops > most) & (flops <= most * WINDOW)).sum())
+        if len(largest) > 2 * max(below, above):
+            budgets[largest] = np.median(flops[largest])
+        left = np.setdiff1d(left, largest)

@@ -130,6 +130,8 @@ def fit_power_law(
     draws, source = coefficients + scatter * moves, "scatter about the line"
     if other_y is not None:
         others = np.log(other_y) @ solver.T
-        if others[:, 1].std() > scatter * np.quantile(np.abs(moves[:, 1]), 0.683):
+        others += coefficients - others.mean(0)  # noise on noise is off in the mean
+        width = np.quantile(np.abs(others[:, 1] - coefficients[1]), 0.95)
+        if width > scatter * np.quantile(np.abs(moves[:, 1]), 0.95):
             draws, source = others, "noise of runs"
     return PowerLaw(tuple(causes), centre, coefficients, draws, scatter, source)

@@ -117,7 +117,7 @@ def from_fields(fields: Mapping[str, Any], where: str) -> RunRecord:
             has_default = (field.default, field.default_factory) != (dataclasses.MISSING,) * 2
             if field.name not in fields and not has_default:
                 raise ConfigError(f"{field.name} is missing")
-        values = {
+        values: dict[str, Any] = {
             name: _metrics(value) if name == "metrics" else from_plain(value, KINDS[name], name)
             for name, value in fields.items()
         }

@@ -1,1 +1,1 @@
-"""What scaling costs: exact counts of work and parameters, from configs alone."""
+"""What scaling costs and brings: exact counts of work and parameters, and laws fitted to runs."""

@@ -58,9 +58,9 @@ def valley_of(points: Points, budget: float) -> Valley:
     x = np.log(points.parameters[there])
     sizes, size_of = np.unique(x, return_inverse=True)
     if len(sizes) < SIZES_OF_BUDGET:
-        problem = f"it has {len(sizes)} sizes, and a minimum needs {SIZES_OF_BUDGET} or more"
+        few = f"it has {len(sizes)} sizes, and a minimum needs {SIZES_OF_BUDGET} or more"
         nothing = np.full(3, np.nan)
-        return Valley(budget, there, float(x.mean()), nothing, np.nan, np.nan, np.nan, problem)
+        return Valley(budget, there, float(x.mean()), nothing, np.nan, np.nan, np.nan, few)
     losses = points.losses[there]
     (best,), (parabola,), (near,), (convex,) = bottoms(x, losses[None])
     lowest = int((np.bincount(size_of, losses) / np.bincount(size_of)).argmin())

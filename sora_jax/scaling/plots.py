@@ -197,19 +197,28 @@ def _residuals(figure: Any, fit: Fit) -> None:
 
 
 def _basins(figure: Any, fit: Fit) -> None:
+    """Above each basin's own lowest loss, so that basins of all sizes can be seen at once."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LogNorm
+    from matplotlib.ticker import LogLocator
+
+    sizes = [each.parameters for each in fit.basins]
+    scale = ScalarMappable(LogNorm(min(sizes), 1.01 * max(sizes)), "viridis")
     settings = sorted({each.setting for each in fit.basins}, reverse=True)
     labels = {"peak_rate": "peak learning rate", "batch_tokens": "tokens of a batch"}
-    for axes, setting in zip(
-        figure.subplots(1, len(settings), squeeze=False)[0], settings, strict=True
-    ):
-        basins = [each for each in fit.basins if each.setting == setting]
-        for basin, colour in zip(basins, _colours(len(basins)), strict=True):
-            label = f"N {basin.parameters:.2g}, D {basin.tokens:.2g}"
-            axes.plot(basin.tried, basin.losses, "o-", ms=3.5, color=colour, label=label)
+    many = figure.subplots(1, len(settings), squeeze=False)[0]
+    for axes, setting in zip(many, settings, strict=True):
+        for basin in (each for each in fit.basins if each.setting == setting):
+            colour = scale.cmap(scale.norm(basin.parameters))
+            above = 100 * (basin.losses / basin.losses.min() - 1)
+            axes.plot(basin.tried, above, "o-", ms=3, lw=1, color=colour)
             if basin.best is not None:
                 axes.axvline(basin.best, color=colour, lw=0.8, ls=":")
-        axes.set(xscale="log", xlabel=labels[setting], ylabel="held-out loss")
-        axes.legend(fontsize=7, frameon=False)
+        axes.set(xscale="log", xlabel=labels[setting], ylabel="loss above the lowest, %")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+        axes.xaxis.set_major_formatter("{x:.0e}")
+        axes.xaxis.set_minor_formatter("")
+    figure.colorbar(scale, ax=list(many), label="parameters N")
 
 
 def _metrics(figure: Any, fit: Fit) -> None:

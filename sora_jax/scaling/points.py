@@ -40,10 +40,15 @@ class Points:
 
     def of(self, which: Bool[Array, "n"]) -> "Points":
         """Those of them, with clusters numbered anew."""
-        records = tuple(np.array(self.records, object)[which])
-        arrays = (self.budgets, self.flops, self.parameters, self.tokens, self.losses)
-        clusters = np.unique(self.clusters[which], return_inverse=True)[1]
-        return Points(records, *(each[which] for each in arrays), clusters)
+        return Points(
+            tuple(self.records[each] for each in np.flatnonzero(which)),
+            self.budgets[which],
+            self.flops[which],
+            self.parameters[which],
+            self.tokens[which],
+            self.losses[which],
+            np.unique(self.clusters[which], return_inverse=True)[1],
+        )
 
     def near_the_minimum(self, margin: float) -> Bool[Array, "n"]:
         """Which have a budget, and a loss within a share of the lowest there."""

@@ -82,8 +82,14 @@ class PowerLaw:
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> "PowerLaw":
         """The law of `to_plain`."""
-        arrays = [np.array(plain[name]) for name in ("centre", "coefficients", "draws")]
-        return cls(tuple(plain["exponents"]), *arrays, plain["scatter"], plain["interval_from"])
+        return cls(
+            tuple(plain["exponents"]),
+            np.array(plain["centre"]),
+            np.array(plain["coefficients"]),
+            np.array(plain["draws"]),
+            plain["scatter"],
+            plain["interval_from"],
+        )
 
 
 KEPT_DRAWS = 500

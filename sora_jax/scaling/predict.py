@@ -114,7 +114,7 @@ def predict(fit: Mapping[str, Any], flops: float) -> Prediction:
         size_law, size_by = PowerLaw.from_plain(fit["isoflop"]["parameters"]), "IsoFLOP"
         parameters = Estimate.of(size_law.at(flops), size_law.draws_at(flops))
         sizes = size_law.draws_at(flops)
-    elif theta is not None:
+    elif theta is not None and draws is not None:
         size_by, sizes = name, best_size(draws, cost, flops)
         parameters = Estimate.of(best_size(theta, cost, flops)[0], sizes)
     else:
@@ -130,13 +130,15 @@ def predict(fit: Mapping[str, Any], flops: float) -> Prediction:
     loss, penalty = _loss(fit, theta, draws, cost, size, flops)
     if theta is None:
         warnings.append("no physical parametric law: the loss is of a power of FLOPs without floor")
-    settings = (_setting(fit[each], tokens.value, size) for each in ("batch", "rate"))
+    batch, rate = (_setting(fit[each], tokens.value, size) for each in ("batch", "rate"))
     warnings += [
         f"{each}: {fit[each]['of']}"
         for each in ("batch", "rate")
         if fit[each] is not None and "basins" not in fit[each]["of"]
     ]
-    return Prediction(flops, parameters, tokens, size_by, *settings, loss, penalty, tuple(warnings))
+    return Prediction(
+        flops, parameters, tokens, size_by, batch, rate, loss, penalty, tuple(warnings)
+    )
 
 
 def best_size(theta: Float[Array, "r 5"], cost: PowerLaw, flops: float) -> Float[Array, "r"]:

@@ -117,6 +117,9 @@ def _range_warnings(points: Points) -> list[str]:
     budgets = points.distinct_budgets
     outside = int(np.isnan(points.budgets).sum())
     warnings = []
+    clusters = int(points.clusters.max()) + 1
+    if clusters < RUNS_OF_LAW:
+        warnings.append(f"{clusters} clusters of runs: too few to resample, intervals mean nothing")
     if outside:
         warnings.append(f"{outside} runs share no budget with enough sizes: not used for IsoFLOP")
     if len(budgets) < BUDGETS or budgets[-1] < RANGE * budgets[0]:
@@ -264,6 +267,8 @@ def _law(fit: ParametricFit, problems: list[str]) -> dict[str, Any]:
 
 def write_fit(path: Path, fit: Fit) -> None:
     """Writes `fit.json`, whole or not at all; a list of numbers takes a line."""
-    text = json.dumps(to_plain(fit), indent=2, ensure_ascii=False, allow_nan=False)
-    text = re.sub(r"\[[-+.\deE,\s]+\]", lambda found: re.sub(r"\s+", " ", found[0]), text)
+    text = json.dumps(to_plain(fit), indent=2, ensure_ascii=False)
+    # Of a law that resamples send to infinity.
+    text = re.sub(r'(?<!["\w])-?(NaN|Infinity)(?!["\w])', "null", text)
+    text = re.sub(r"\[[-+.\deE,\snul]+\]", lambda found: re.sub(r"\s+", " ", found[0]), text)
     write_file(path, (text + "\n").encode())

@@ -97,6 +97,7 @@ def bottoms(
         parabola = np.linalg.solve(system, ((near * losses) @ powers)[..., None])[..., 0]
         square, slope = parabola[:, 0], parabola[:, 1]
         vertex = x.mean() - slope / (2 * np.maximum(square, 1e-12))
+        vertex = np.clip(vertex, sizes[0] - np.log(FARTHEST), sizes[-1] + np.log(FARTHEST))
         best = np.where(square > 0, vertex, np.where(slope > 0, sizes[0], sizes[-1]))
         convex &= square > 0
     return best, parabola, near, convex

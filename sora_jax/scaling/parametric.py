@@ -298,6 +298,7 @@ def numbers(theta: Float[Array, "*b 5"]) -> dict[str, Float[Array, "*b"]]:
     """A, B, E, alpha, beta, and a = beta / (alpha + beta): the best N goes as the FLOPs to the a,
     where FLOPs are in proportion to N D."""
     alpha, beta = theta[..., ALPHA], theta[..., BETA]
-    first = np.moveaxis(np.exp(theta[..., :3]), -1, 0)
+    with np.errstate(over="ignore"):  # draws may have no bound
+        first = np.moveaxis(np.exp(theta[..., :3]), -1, 0)
     values = dict(zip(NAMES, (*first, alpha, beta), strict=True))
     return values | {"a": beta / (alpha + beta)}

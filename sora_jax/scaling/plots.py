@@ -209,7 +209,7 @@ def _basins(figure: Any, fit: Fit) -> None:
     many = figure.subplots(1, len(settings), squeeze=False)[0]
     for axes, setting in zip(many, settings, strict=True):
         for basin in (each for each in fit.basins if each.setting == setting):
-            colour = scale.cmap(scale.norm(basin.parameters))
+            colour = scale.to_rgba(np.array([basin.parameters]))[0]
             above = 100 * (basin.losses / basin.losses.min() - 1)
             axes.plot(basin.tried, above, "o-", ms=3, lw=1, color=colour)
             if basin.best is not None:

@@ -86,7 +86,7 @@ class PowerLaw:
             tuple(plain["exponents"]),
             np.array(plain["centre"]),
             np.array(plain["coefficients"]),
-            np.array(plain["draws"]),
+            np.array(plain["draws"], float),
             plain["scatter"],
             plain["interval_from"],
         )

@@ -109,7 +109,7 @@ def predict(fit: Mapping[str, Any], flops: float) -> Prediction:
     name, warnings = fit["predicts_with"], list(fit["warnings"])
     theta = draws = None
     if name is not None:
-        theta, draws = np.array(fit[name]["theta"])[None], np.array(fit[name]["draws"])
+        theta, draws = np.array(fit[name]["theta"])[None], np.array(fit[name]["draws"], float)
     if fit["isoflop"] is not None:
         size_law, size_by = PowerLaw.from_plain(fit["isoflop"]["parameters"]), "IsoFLOP"
         parameters = Estimate.of(size_law.at(flops), size_law.draws_at(flops))

@@ -212,6 +212,8 @@ def test_what_spoils_a_law_is_told() -> None:
     assert "spent 1e+17 FLOPs of its budget of 2e+17" in told[0]
     _, told = points_of([*changed(slice(4), data="a")[:9], *changed(slice(99), data="b")[9:]], "x")
     assert "trained on 2 sets" in told[0]
+    warned = fit_sweep(changed(slice(None), cluster="one"), "the test", FEW).warnings
+    assert any("1 clusters of runs: too few" in each for each in warned)
     warned = fit_sweep(sweep(budgets=3), "the test", FEW).warnings
     assert any("3 budgets over 4 times, where an exponent needs 6" in each for each in warned)
 

@@ -12,6 +12,7 @@ from numpy import ndarray as Array
 
 from sora_jax.errors import UserError
 from sora_jax.page import Table
+from sora_jax.scaling.fit import BUDGETS
 from sora_jax.scaling.parametric import ALPHA, BETA, LOG_A, LOG_B, log_loss
 from sora_jax.scaling.power_laws import CI_80, CI_95, PowerLaw
 
@@ -97,8 +98,8 @@ def read_fit(path: Path) -> dict[str, Any]:
 def predict(fit: Mapping[str, Any], flops: float) -> Prediction:
     """The best run of a budget, by the laws of a fit.
 
-    The size is that of the IsoFLOP law, else of the parametric one; the loss is that of the
-    parametric law that the fit holds physical, else of a power of FLOPs.
+    The size is that of the IsoFLOP law where it is of six minima or more, else of the parametric
+    law that the fit holds physical; the loss is of that one, else of a power of FLOPs.
 
     Raises:
         UserError: FLOPs are not positive, or no law gives the size.
@@ -110,7 +111,8 @@ def predict(fit: Mapping[str, Any], flops: float) -> Prediction:
     theta = draws = None
     if name is not None:
         theta, draws = np.array(fit[name]["theta"])[None], np.array(fit[name]["draws"], float)
-    if fit["isoflop"] is not None:
+    minima = sum(each["problem"] is None for each in fit["budgets"])
+    if fit["isoflop"] is not None and (minima >= BUDGETS or theta is None):
         size_law, size_by = PowerLaw.from_plain(fit["isoflop"]["parameters"]), "IsoFLOP"
         parameters = Estimate.of(size_law.at(flops), size_law.draws_at(flops))
         sizes = size_law.draws_at(flops)

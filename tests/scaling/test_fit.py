@@ -214,7 +214,10 @@ def test_what_spoils_a_law_is_told() -> None:
     assert "trained on 2 sets" in told[0]
     warned = fit_sweep(changed(slice(None), cluster="one"), "the test", FEW).warnings
     assert any("1 clusters of runs: too few" in each for each in warned)
-    warned = fit_sweep(sweep(budgets=3), "the test", FEW).warnings
+    few = fit_sweep(sweep(budgets=3), "the test", FEW)
+    assert few.isoflop is not None
+    assert predict(to_plain(few), 1e20).size_by == few.predicts_with
+    warned = few.warnings
     assert any("3 budgets over 4 times, where an exponent needs 6" in each for each in warned)
 
 

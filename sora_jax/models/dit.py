@@ -39,13 +39,18 @@ class DiTConfig:
     remat: Remat = "none"
     unroll: bool = False  # of the loop over blocks: for CPUs, where a loop's body runs slower
     compute: Literal["float32", "bfloat16"] = "float32"
+    base_width: int | None = None  # that rates are of, at any width (nn/width_scaling.py)
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.width // self.heads % 2:
             raise ConfigError(
                 f"dit.width={self.width} does not split into heads={self.heads} of even width"
             )
-
+        if self.base_width is not None and self.base_width % (self.width // self.heads):
+            raise ConfigError(
+                f"dit.base_width={self.base_width} does not split into heads of width "
+                f"{self.width // self.heads}, as dit.width={self.width} / heads={self.heads} has"
+            )
         if self.attention.kernel in ("flash", "splash") and self.width // self.heads % LANES:
             raise ConfigError(
                 f"dit.attention.kernel={self.attention.kernel} takes heads of a multiple of {LANES}"

@@ -11,6 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from sora_jax.config import ConfigError
+from sora_jax.nn.width_scaling import update_scale
 
 MUON_MOMENTUM = 0.95
 BFLOAT16_STEP = 2**-8  # between neighbours, as a share
@@ -95,6 +96,7 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
             weight_decay=config.weight_decay,
             mask=decaying,
         )
+    update = scaled_over_width(update, orthogonalises=config.method == "muon")
     if config.moments == "bfloat16":
         update = kept_in_bfloat16(update)
     clips = [optax.clip_by_global_norm(config.clip_norm)]
@@ -150,6 +152,29 @@ def clip_by_running_norm(
     return optax.GradientTransformation(init, update)
 
 
+def scaled_over_width(
+    inner: optax.GradientTransformation, *, orthogonalises: bool
+) -> optax.GradientTransformation:
+    """`inner` with updates as far as the width asks for (nn/width_scaling.py).
+
+    Weights decay by rate x `weight_decay` at any width, as arXiv:2405.13698 and arXiv:2505.01618
+    find: `inner`, which looks at them for that alone, sees them larger by what its update is then
+    made smaller.
+    """
+
+    def update(gradients: Any, state: Any, model: Any) -> tuple[Any, Any]:
+        def scale(name: str, variable: nnx.Variable) -> float:
+            by_muon = orthogonalises and _matrix_axes(name, variable) is not None
+            return update_scale(variable, orthogonalised=by_muon)
+
+        scales = _of_parameters(model, scale)
+        seen = jax.tree.map(lambda x, scale: x if scale == 1 else x / scale, model, scales)
+        updates, state = inner.update(gradients, state, seen)
+        return jax.tree.map(lambda x, scale: x if scale == 1 else x * scale, updates, scales), state
+
+    return optax.GradientTransformation(inner.init, update)
+
+
 def kept_in_bfloat16(inner: optax.GradientTransformation) -> optax.GradientTransformation:
     """`inner` with the float32 arrays of its state rounded to bfloat16 between updates."""
 
@@ -177,16 +202,17 @@ def hidden_matrices(model: Any) -> Any:
     at what meets `features` of tokens or the `vocabulary`. A convolution is the matrix from all
     cells under its kernel."""
 
-    def axes(name: str, variable: nnx.Variable) -> optax.contrib.MuonDimensionNumbers | None:
-        names = variable.get_metadata()["axes"]
-        outside = {"features", "vocabulary"} & set(names)
-        if outside or not _is_matrix(name, variable):
-            return None
-        rank = variable.get_value().ndim
-        inputs = tuple(range(rank - len(names), rank - 1))  # what stands before is a stack's
-        return optax.contrib.MuonDimensionNumbers(inputs, rank - 1)
+    return _of_parameters(model, _matrix_axes)
 
-    return _of_parameters(model, axes)
+
+def _matrix_axes(name: str, variable: nnx.Variable) -> optax.contrib.MuonDimensionNumbers | None:
+    names = variable.get_metadata()["axes"]
+    outside = {"features", "vocabulary"} & set(names)
+    if outside or not _is_matrix(name, variable):
+        return None
+    rank = variable.get_value().ndim
+    inputs = tuple(range(rank - len(names), rank - 1))  # what stands before is a stack's
+    return optax.contrib.MuonDimensionNumbers(inputs, rank - 1)
 
 
 def _is_matrix(name: str, variable: nnx.Variable) -> bool:

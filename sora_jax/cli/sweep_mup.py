@@ -12,6 +12,7 @@ rate. Small widths and few layers say it all: --set dit.depth=2 --set text.depth
 
 import dataclasses
 import datetime
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -44,9 +45,10 @@ WIDTHS = flags.DEFINE_list(
 RATES = flags.DEFINE_list(
     "rates",
     ["0.002", "0.004", "0.008", "0.016", "0.032"],
-    "peak rates, at least three; coordinates takes the middle one throughout",
+    "of rates: peak rates, at least three",
     flag_values=FLAGS,
 )
+RATE = flags.DEFINE_float("rate", 0.008, "of coordinates: the rate", flag_values=FLAGS)
 STEPS = flags.DEFINE_integer(
     "steps", None, "updates (default: 4 of coordinates, 120 of rates)", 1, flag_values=FLAGS
 )
@@ -63,28 +65,31 @@ def main(argv: Sequence[str]) -> None:
             output = local_path(OUTPUT.value)
         case words:
             raise ConfigError(
-                f"'sora sweep mup {' '.join(words)}' is not understood: give coordinates EXPERIMENT "
-                "or rates EXPERIMENT, and --output, a directory"
+                f"'sora sweep mup {' '.join(words)}' is not understood: give coordinates "
+                "EXPERIMENT or rates EXPERIMENT, and --output, a directory"
             )
     keep_on_disk()
     experiment = load_experiment(name, SET.value)
-    widths = [int(each) for each in _numbers("widths", WIDTHS.value, 2)]
-    rates, steps = _numbers("rates", RATES.value, 3), STEPS.value
-    found: Coordinates | Basins
+    widths, rows = _numbers("widths", WIDTHS.value, 2, int), ROWS.value
+    result: dict[str, Any]
     if check == "coordinates":
-        rate = rates[len(rates) // 2]
-        found = check_coordinates(experiment, widths, rate, steps or 4, ROWS.value, _say)
-        result = _report_coordinates(found, output)
+        _numbers("rate", [str(RATE.value)], 1)
+        steps = STEPS.value or 4
+        coordinates = check_coordinates(experiment, widths, RATE.value, steps, rows, _say)
+        result = {"rate": RATE.value, **_report_coordinates(coordinates, output)}
     else:
-        found = check_rates(experiment, widths, rates, steps or 120, ROWS.value, _say)
-        result = _report_basins(found, output)
+        rates, steps = _numbers("rates", RATES.value, 3), STEPS.value or 120
+        basins = check_rates(experiment, widths, rates, steps, rows, _say)
+        result = _report_basins(basins, output)
     made_by: dict[str, Any] = {
         "command": f"sora sweep mup {' '.join(sys.argv[1:])}",
         "date": datetime.date.today().isoformat(),
         "hardware": f"{os.cpu_count()} CPU cores, {jax.devices()[0].device_kind}",
         "versions": {"jax": jax.__version__, "python": sys.version.split()[0]},
+        "steps": steps,
+        "rows": rows,
     }
-    write_json(output / f"{check}.json", {**made_by, **dataclasses.asdict(found), **result})
+    write_json(output / f"{check}.json", _without_infinities({**made_by, **result}))
     print(f"{output / check}.json and .png")
 
 
@@ -96,7 +101,7 @@ def _report_coordinates(found: Coordinates, output: Path) -> dict[str, Any]:
     for part in next(iter(slopes.values())):
         values = "".join(f"  {name} {each[part]:+.2f}" for name, each in slopes.items())
         print(f"  {part:18}{values}")
-    return {"slopes": slopes}
+    return {**dataclasses.asdict(found), "slopes": slopes}
 
 
 def _report_basins(found: Basins, output: Path) -> dict[str, Any]:
@@ -109,16 +114,26 @@ def _report_basins(found: Basins, output: Path) -> dict[str, Any]:
     for name, widths in found.at_edge().items():
         if widths:
             print(f"{name}: at the edge of --rates at widths {widths}: give rates beyond")
-    return {"log2_best_rate": best, "octaves": octaves, "transferred": found.transferred()}
+    more = {"log2_best_rate": best, "octaves": octaves, "transferred": found.transferred()}
+    return {**dataclasses.asdict(found), **more}
 
 
-def _numbers(flag: str, values: Sequence[str], at_least: int) -> list[float]:
+def _without_infinities(value: Any) -> Any:
+    """JSON has no numbers that are not finite: null for a loss that diverged."""
+    if isinstance(value, dict):
+        return {name: _without_infinities(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_infinities(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _numbers(flag: str, values: Sequence[str], at_least: int, kind: type = float) -> list[Any]:
     """The flag's numbers, rising."""
     try:
-        numbers = sorted({float(value) for value in values})
+        numbers = sorted({kind(value) for value in values})
     except ValueError:
         numbers = []
-    if len(numbers) < at_least or numbers[0] <= 0 or (flag == "widths" and numbers[0] % 1):
+    if len(numbers) < at_least or not all(0 < number < math.inf for number in numbers):
         raise ConfigError(
             f"--{flag}={','.join(values)}: give at least {at_least} positive numbers, parted by "
             "commas"

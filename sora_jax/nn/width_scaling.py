@@ -2,8 +2,8 @@
 
 In the standard parametrisation a matrix with n inputs changes its output by about n x rate in a
 step of Adam, so the best rate falls as a network is made wider. In this one (muP, arXiv:2203.03466,
-table 3; for diffusion transformers arXiv:2505.15270) every part changes by as much at any width, and
-a rate that was found on a narrow network holds for a wide one. It asks for
+table 3; arXiv:2505.15270 for diffusion transformers) every part changes by as much at any width,
+and a rate that was found on a narrow network holds for a wide one. It asks for
 
     of                               initial deviation       Adam's rate
     what comes from outside          1/sqrt(inputs)          1             inputs do not grow
@@ -39,9 +39,10 @@ def tell_base_shapes(model: Any, base: Any) -> None:
 def update_scale(variable: nnx.Variable, *, orthogonalised: bool) -> float:
     """What to multiply the updates of a parameter by; 1 without a noted shape.
 
-    Elements of an update are taken to be as large at any width, as Adam makes them. Of one that is
-    also `orthogonalised` (Muon with a fixed root mean square, arXiv:2502.16982) the largest singular
-    value is sqrt(max(inputs, outputs)), and is to be sqrt(outputs / inputs) (arXiv:2310.17813).
+    Elements of an update are taken to be as large at any width, as Adam makes them. One that is
+    also `orthogonalised` (Muon with a fixed root mean square, arXiv:2502.16982) has a largest
+    singular value of sqrt(max(inputs, outputs)), which is to be sqrt(outputs / inputs)
+    (arXiv:2310.17813).
     """
     metadata = variable.get_metadata()
     base: tuple[int, ...] | None = metadata.get("base_shape")

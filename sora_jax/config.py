@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from sora_jax.errors import ConfigError, UserError, nearest
 from sora_jax.fields import (
+    LATER,
     annotations,
     from_plain,
     is_config,
@@ -33,6 +34,7 @@ from sora_jax.fields import (
 )
 
 __all__ = [
+    "LATER",
     "ConfigError",
     "UserError",
     "fingerprint",

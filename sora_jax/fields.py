@@ -17,6 +17,9 @@ from sora_jax.errors import ConfigError, nearest
 # Names the member of a union of dataclasses in plain data; a keyword, so no field can be called it.
 # A class that says `is_implied` goes without: its field, now a choice, reads and prints as before.
 CLASS_KEY, IMPLIED = "class", "is_implied"
+# Metadata of a field that came after runs were saved: at its default it is left out of plain data,
+# so that configs which never named it keep their fingerprint.
+LATER = {"later": True}
 
 
 class _Word(str):
@@ -78,9 +81,15 @@ def to_plain(value: Any, annotation: Any, where: str) -> Any:
             raise ConfigError(
                 f"{where or 'the config'} expects {_describe(annotation)}, got {show(value)}"
             )
+        unsaid = {
+            field.name
+            for field in dataclasses.fields(value)
+            if field.metadata == LATER and getattr(value, field.name) == field.default
+        }
         plain = {
             name: to_plain(getattr(value, name), kind, join(where, name))
             for name, kind in annotations(type(value)).items()
+            if name not in unsaid
         }
         named = {CLASS_KEY: type(value).__name__} if _needs_name(value, annotation) else {}
         return named | plain

@@ -219,6 +219,18 @@ def test_fingerprint_is_the_same_in_every_version_and_process() -> None:
     )
 
 
+@dataclass(frozen=True)
+class Renewed(Transformer):
+    window: int | None = field(default=None, metadata=configs.LATER)
+
+
+def test_a_later_field_at_its_default_changes_no_fingerprint() -> None:
+    assert configs.to_dict(Renewed()) == configs.to_dict(Transformer())
+    assert configs.fingerprint(Renewed(window=4)) != configs.fingerprint(Renewed())
+    for config in (Renewed(), Renewed(window=4)):
+        assert configs.from_dict(Renewed, configs.to_dict(config)) == config
+
+
 def test_save_and_load(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     changed = override(DEFAULT, "dit.depth=12", "duration=Samples(count=3)")

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from sora_jax.config import ConfigError
+from sora_jax.config import LATER, ConfigError
 from sora_jax.nn.attention import Attention, AttentionConfig
 from sora_jax.nn.block_sizes import LANES
 from sora_jax.nn.layers import MLP, Linear, NoiseLevelEmbedding, RMSNorm, spread
@@ -39,7 +39,8 @@ class DiTConfig:
     remat: Remat = "none"
     unroll: bool = False  # of the loop over blocks: for CPUs, where a loop's body runs slower
     compute: Literal["float32", "bfloat16"] = "float32"
-    base_width: int | None = None  # that rates are of, at any width (nn/width_scaling.py)
+    # That rates are of, at any width (muP, nn/width_scaling.py); None: of the width itself.
+    base_width: int | None = dataclasses.field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.width // self.heads % 2:

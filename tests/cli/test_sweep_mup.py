@@ -49,7 +49,7 @@ def test_both_checks_leave_numbers_and_a_plot(
     assert found["rates"]["log2_best_rate"]["mup"] == {"64": 1.0, "128": 1.0, "256": 1.0}
     assert all((tmp_path / f"{name}.png").exists() for name in CHECKS)
     said = capsys.readouterr().out
-    assert "out at 2.0          mup +0.33" in said
+    assert "out at 2.0          mup +0.36" in said
     assert "mup: the best rate moves 0.00 octaves" in said
 
 

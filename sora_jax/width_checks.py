@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -30,6 +31,7 @@ from sora_jax.types import EncodedBatch, LatentBatch, Text
 
 SOURCES = 4  # dimensions of the walk
 HELD_OUT_BATCHES = 8
+SEEDS = 8  # that sizes of activations are means over: narrow networks differ
 Say = Callable[[str], None]
 
 
@@ -117,15 +119,15 @@ class Watched(nnx.Module):
 
 
 def activations(experiment: Experiment, rows: int, steps: int, rate: float) -> dict[str, float]:
-    """Mean |activation| of the transformer's parts after so many updates at a constant rate."""
+    """Mean |activation| of the transformer's parts after so many updates at a constant rate, over
+    a few seeds."""
     found: dict[str, list[float]] = {}
 
     def tell(name: str, size: Any) -> None:
         found.setdefault(name, []).append(float(size))
 
     @jax.jit
-    def run(rate: Array) -> Array:
-        seed = jax.random.key(experiment.seed)
+    def run(rate: Array, seed: PRNGKeyArray) -> Array:
         constant = {"warmup_steps": 0, "final_rate": 1.0}
         model = trained(experiment, rows, steps, rate, seed, **constant).model
         for name, part in list(vars(model.dit).items()):
@@ -133,11 +135,13 @@ def activations(experiment: Experiment, rows: int, steps: int, rate: float) -> d
                 setattr(model.dit, name, Watched(part, name, tell))
         return _loss(experiment, model, rows, seed)
 
-    jax.block_until_ready(run(jnp.float32(rate)))
+    for seed in jax.random.split(jax.random.key(experiment.seed), SEEDS):
+        jax.block_until_ready(run(jnp.float32(rate), seed))
     jax.effects_barrier()
+    means = {name: np.reshape(sizes, (SEEDS, -1)).mean(0) for name, sizes in found.items()}
     return {
-        name if len(sizes) == 1 else f"{name} {number}": size
-        for name, sizes in found.items()
+        name if len(sizes) == 1 else f"{name} {number}": float(size)
+        for name, sizes in means.items()
         for number, size in enumerate(sizes, 1)
     }
 

@@ -31,7 +31,7 @@ from sora_jax.types import EncodedBatch, LatentBatch, Text
 
 SOURCES = 4  # dimensions of the walk
 HELD_OUT_BATCHES = 8
-SEEDS = 8  # that sizes of activations are means over: narrow networks differ
+SEEDS = 4  # that sizes of activations are means over: narrow networks differ
 Say = Callable[[str], None]
 
 
@@ -118,9 +118,11 @@ class Watched(nnx.Module):
         return given
 
 
-def activations(experiment: Experiment, rows: int, steps: int, rate: float) -> dict[str, float]:
+def activations(
+    experiment: Experiment, rows: int, steps: int, rate: float, seeds: int
+) -> dict[str, float]:
     """Mean |activation| of the transformer's parts after so many updates at a constant rate, over
-    a few seeds."""
+    so many runs."""
     found: dict[str, list[float]] = {}
 
     def tell(name: str, size: Any) -> None:
@@ -135,10 +137,10 @@ def activations(experiment: Experiment, rows: int, steps: int, rate: float) -> d
                 setattr(model.dit, name, Watched(part, name, tell))
         return _loss(experiment, model, rows, seed)
 
-    for seed in jax.random.split(jax.random.key(experiment.seed), SEEDS):
+    for seed in jax.random.split(jax.random.key(experiment.seed), seeds):
         jax.block_until_ready(run(jnp.float32(rate), seed))
     jax.effects_barrier()
-    means = {name: np.reshape(sizes, (SEEDS, -1)).mean(0) for name, sizes in found.items()}
+    means = {name: np.reshape(sizes, (seeds, -1)).mean(0) for name, sizes in found.items()}
     return {
         name if len(sizes) == 1 else f"{name} {number}": float(size)
         for name, sizes in means.items()
@@ -155,12 +157,18 @@ def _loss(experiment: Experiment, model: Any, rows: int, key: PRNGKeyArray) -> F
 
 
 def check_coordinates(
-    experiment: Experiment, widths: Sequence[int], rate: float, steps: int, rows: int, say: Say
+    experiment: Experiment,
+    widths: Sequence[int],
+    rate: float,
+    steps: int,
+    rows: int,
+    say: Say,
+    seeds: int = SEEDS,
 ) -> Coordinates:
     """Sizes of activations at each width, in both parametrisations."""
 
     def measure(wide: Experiment) -> dict[str, float]:
-        return activations(wide, rows, steps, rate)
+        return activations(wide, rows, steps, rate, seeds)
 
     found = _by_parametrisation(experiment, widths, measure, say)
     sizes = {

@@ -50,7 +50,7 @@ RATES = flags.DEFINE_list(
 )
 RATE = flags.DEFINE_float("rate", 0.008, "of coordinates: the rate", flag_values=FLAGS)
 STEPS = flags.DEFINE_integer(
-    "steps", None, "updates (default: 10 of coordinates, 120 of rates)", 1, flag_values=FLAGS
+    "steps", None, "updates (default: 4 of coordinates, 120 of rates)", 1, flag_values=FLAGS
 )
 ROWS = flags.DEFINE_integer("rows", 4, "clips in a batch", 1, flag_values=FLAGS)
 SET = flags.DEFINE_multi_string(
@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> None:
     result: dict[str, Any]
     if check == "coordinates":
         _numbers("rate", [str(RATE.value)], 1)
-        steps = STEPS.value or 10
+        steps = STEPS.value or 4
         coordinates = check_coordinates(experiment, widths, RATE.value, steps, rows, _say)
         result = {"rate": RATE.value, **_report_coordinates(coordinates, output)}
     else:

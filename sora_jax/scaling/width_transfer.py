@@ -97,7 +97,9 @@ def draw_coordinates(found: Coordinates, path: Path | str) -> None:
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.set_xticks(found.widths, [str(width) for width in found.widths])
-        axes.legend(title="slope", fontsize=7, title_fontsize=7, loc="upper left")
+        axes.legend(
+            title="slope", fontsize=7, title_fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5)
+        )
     save(path)
 
 

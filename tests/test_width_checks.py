@@ -33,7 +33,7 @@ def test_activations_keep_their_size_by_mup_alone() -> None:
     slopes = found.slopes()
     assert {"blocks 1", "blocks 2", "modulation", "out", "embed"} <= set(slopes["mup"])
     for part, slope in slopes["mup"].items():
-        # What starts at zero is noise at first, less of it the wider: it may fall, and not grow.
+        # Modulation starts at zero and is found to fall between narrow networks: it may not grow.
         assert slope < 0.1, (part, slope)
         assert slope > -0.1 or "modulation" in part, (part, slope)
     for part in ("blocks 1", "blocks 2", "modulation"):

@@ -80,10 +80,18 @@ def made_up_clips(experiment: Experiment, rows: int, key: PRNGKeyArray) -> Laten
 
 
 def trained(
-    experiment: Experiment, rows: int, steps: int, rate: Array, seed: PRNGKeyArray, **changes: Any
+    experiment: Experiment,
+    rows: int,
+    steps: int,
+    rate: Array,
+    seed: PRNGKeyArray,
+    *,
+    is_repeated: bool = False,
+    **changes: Any,
 ) -> TrainState:
     """The state after so many steps at a peak rate, which may be traced: one program for all.
-    `changes`: to the optimizer's config."""
+    `is_repeated`: each step sees the clips and the noise of the first. `changes`: to the
+    optimizer's config."""
     stage = experiment.dit_stage
     optimizer = dataclasses.replace(stage.training.optimizer, peak_rate=1.0, **changes)
     training = dataclasses.replace(
@@ -99,8 +107,10 @@ def trained(
     state = TrainState(jnp.zeros((), jnp.int32), model, model, step.optimizer.init(model))
 
     def update(number: Array, state: TrainState) -> TrainState:
+        if is_repeated:
+            number = jnp.zeros_like(number)
         clips = made_up_clips(experiment, rows, jax.random.fold_in(for_data, number))
-        return step(state, clips, for_step)[0]
+        return step(dataclasses.replace(state, step=number), clips, for_step)[0]
 
     return jax.lax.fori_loop(0, steps, update, state)
 
@@ -122,7 +132,8 @@ def activations(
     experiment: Experiment, rows: int, steps: int, rate: float, seeds: int
 ) -> dict[str, float]:
     """Mean |activation| of the transformer's parts after so many updates at a constant rate, over
-    so many runs."""
+    so many runs, on the batch that all updates are for: what another batch meets is noise, which
+    falls with the width and would hide what grows."""
     found: dict[str, list[float]] = {}
 
     def tell(name: str, size: Any) -> None:
@@ -131,11 +142,14 @@ def activations(
     @jax.jit
     def run(rate: Array, seed: PRNGKeyArray) -> Array:
         constant = {"warmup_steps": 0, "final_rate": 1.0}
-        model = trained(experiment, rows, steps, rate, seed, **constant).model
+        model = trained(experiment, rows, steps, rate, seed, is_repeated=True, **constant).model
         for name, part in list(vars(model.dit).items()):
             if isinstance(part, nnx.Module):
                 setattr(model.dit, name, Watched(part, name, tell))
-        return _loss(experiment, model, rows, seed)
+        _, for_data, for_step = jax.random.split(seed, 3)
+        clips = made_up_clips(experiment, rows, jax.random.fold_in(for_data, 0))
+        loss = diffusion_loss(experiment.dit_stage.diffusion)
+        return loss(model, clips, Moment(for_step, 0), rows)[0]
 
     for seed in jax.random.split(jax.random.key(experiment.seed), seeds):
         jax.block_until_ready(run(jnp.float32(rate), seed))

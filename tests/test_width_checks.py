@@ -29,14 +29,11 @@ def demo(*changes: str) -> Experiment:
 
 
 def test_activations_keep_their_size_by_mup_alone() -> None:
-    found = check_coordinates(demo(ADAMW), (64, 512), 2**-7, 4, 2, lambda line: None, seeds=2)
+    found = check_coordinates(demo(ADAMW), (64, 512), 2**-7, 4, 4, lambda line: None, seeds=2)
     slopes = found.slopes()
-    assert {"blocks 1", "blocks 2", "modulation", "out", "embed"} <= set(slopes["mup"])
     for part, slope in slopes["mup"].items():
-        # Modulation starts at zero and is found to fall between narrow networks: it may not grow.
-        assert slope < 0.1, (part, slope)
-        assert slope > -0.1 or "modulation" in part, (part, slope)
-    for part in ("blocks 1", "blocks 2", "modulation"):
+        assert abs(slope) < 0.1, (part, slope)
+    for part in ("blocks 1", "blocks 2", "modulation", "final_modulation", "out"):
         assert slopes["standard"][part] > 0.5, part
 
 

@@ -1,6 +1,7 @@
 """FLOPs of a batch of each bucket in an experiment's training, and the peak to measure them by."""
 
-from collections.abc import Mapping
+import bisect
+from collections.abc import Callable, Mapping, Sequence
 
 from sora_jax.data.buckets import ShapeClass, weights_by_period
 from sora_jax.data.schedule import Schedule
@@ -53,19 +54,45 @@ def dit_work(experiment: Experiment, *, encodes: bool) -> Mapping[str, Work]:
     return work
 
 
-def training_flops(experiment: Experiment, steps: int) -> float:
-    """Of the transformer and the text encoder, from the first step of training to this one, as the
-    schedule shares batches out among the buckets."""
+def training_flops(experiment: Experiment, steps: int) -> int:
+    """Of the transformer and the text encoder in the first so many steps of training, batch by
+    batch as the schedule draws them: what the run's own clock comes to."""
+    return _flops_by_steps(experiment)(steps)
+
+
+def training_tokens(experiment: Experiment, steps: int) -> int:
+    """Spacetime patches that the first so many steps train on, those of appended clips among them
+    and padding not."""
+    clips = zip(experiment.data.buckets, experiment.batch_clips(), strict=True)
+    of_a_batch = [count * experiment.tokens(bucket) for bucket, count in clips]
+    return _total(experiment, of_a_batch)(steps)
+
+
+def steps_for(experiment: Experiment, flops: float) -> int:
+    """The number of steps, 1 or more, whose training FLOPs are nearest to so many."""
+    spent, most = _flops_by_steps(experiment), 1
+    while spent(most) < flops:
+        most *= 2
+    enough = bisect.bisect_left(range(most + 1), flops, key=spent)
+    return max(1, min(enough - 1, enough, key=lambda steps: abs(spent(steps) - flops)))
+
+
+def _flops_by_steps(experiment: Experiment) -> Callable[[int], int]:
     work = dit_work(experiment, encodes=False)
-    costs = [work[bucket.name].model for bucket in experiment.data.buckets]
-    periods = weights_by_period(experiment.data.buckets, experiment.dit_stage.curriculum)
-    ends = [min(start, steps) for start, _ in periods[1:]] + [steps]
-    total = 0.0
-    shares = Schedule(periods, experiment.seed).shares
-    for (start, _), end, of_buckets in zip(periods, ends, shares, strict=True):
-        of_a_batch = sum(share * cost for share, cost in zip(of_buckets, costs, strict=True))
-        total += max(end - start, 0) * of_a_batch
-    return total * experiment.dit_stage.training.micro_batches
+    return _total(experiment, [work[bucket.name].model for bucket in experiment.data.buckets])
+
+
+def _total(experiment: Experiment, of_a_batch: Sequence[int]) -> Callable[[int], int]:
+    """Steps -> the sum over their batches. `of_a_batch`: of each bucket."""
+    stage = experiment.dit_stage
+    periods = weights_by_period(experiment.data.buckets, stage.periods())
+    schedule = Schedule(periods, experiment.seed)
+
+    def total(steps: int) -> int:
+        drawn = schedule.drawn(steps * stage.training.micro_batches)
+        return sum(count * each for count, each in zip(drawn, of_a_batch, strict=True))
+
+    return total
 
 
 def vae_work(experiment: Experiment) -> Mapping[str, Work]:

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from sora_jax.config import load_experiment
-from sora_jax.data.buckets import Period, weights_by_period
+from sora_jax.data.buckets import Bucket, Period, ShapeClass, weights_by_period
 from sora_jax.data.schedule import Schedule
 from sora_jax.experiment import Experiment
 from sora_jax.models.latents import LatentStatistics, encode_batch
@@ -20,7 +20,14 @@ from sora_jax.sharding.mesh import make_mesh
 from sora_jax.train.diffusion_loss import diffusion_loss
 from sora_jax.train.step import LossFunction, Moment
 from sora_jax.train.vae_losses import vae_loss
-from sora_jax.work import dit_work, peak_flops, training_flops, vae_work
+from sora_jax.work import (
+    dit_work,
+    peak_flops,
+    steps_for,
+    training_flops,
+    training_tokens,
+    vae_work,
+)
 from tests.scaling.test_flops import traced_flops
 
 MESH = make_mesh(load_experiment("demo").mesh, jax.devices()[:1])
@@ -85,17 +92,29 @@ def test_the_peak_is_of_a_jax_device_where_it_is_known() -> None:
     assert peak_flops("cpu") is None
 
 
-def test_training_costs_what_its_batches_cost_in_their_shares() -> None:
+@pytest.mark.parametrize("steps", [1, 137, 500])
+def test_training_costs_what_its_batches_cost(steps: int) -> None:
     made = load_experiment("demo", ["dit_stage.training.micro_batches=2"])
-    work = dit_work(made, encodes=False)
-    drawn = Schedule(weights_by_period(made.data.buckets, ()), made.seed)
-    batches = 2 * 500
-    total = sum(work[made.data.buckets[drawn[k][0]].name].model for k in range(batches))
-    assert training_flops(made, 500) == pytest.approx(total, rel=1e-6)
     first_bucket, *others = (bucket.name for bucket in made.data.buckets)
-    later = Period(100, ((first_bucket, 1.0), *((name, 0.0) for name in others)))
-    stage = dataclasses.replace(made.dit_stage, curriculum=(later,))
-    changed = dataclasses.replace(made, dit_stage=stage)
-    first, rest = training_flops(made, 100), training_flops(changed, 500)
-    assert rest - first == pytest.approx(2 * 400 * work[made.data.buckets[0].name].model)
-    assert training_flops(changed, 60) == pytest.approx(0.6 * first)
+    later = Period(60, ((first_bucket, 1.0), *((name, 0.0) for name in others)))
+    for curriculum in ((), (later,)):
+        stage = dataclasses.replace(made.dit_stage, curriculum=curriculum)
+        changed = dataclasses.replace(made, dit_stage=stage)
+        work = dit_work(changed, encodes=False)
+        schedule = Schedule(weights_by_period(made.data.buckets, stage.periods()), made.seed)
+        drawn = [schedule[k][0] for k in range(2 * steps)]
+        total = sum(work[made.data.buckets[k].name].model for k in drawn)
+        assert training_flops(changed, steps) == total
+        assert steps_for(changed, 1.0005 * total) == steps
+
+
+def test_tokens_are_counted_with_those_of_appended_clips_and_without_padding() -> None:
+    image, clip = Bucket(1, 32, 32), Bucket(9, 32, 32, appended=(1, 5))
+    made = load_experiment("demo")
+    classes = (ShapeClass(4, 40, clips=2), ShapeClass(2, 128))
+    data = dataclasses.replace(made.data, buckets=(image, clip), shape_classes=classes)
+    made = dataclasses.replace(
+        made, data=data, vae_stage=dataclasses.replace(made.vae_stage, buckets=())
+    )
+    # A picture is 4 x 4 tokens. Two share a row of 40; a clip of 3 latent frames has 1 and 2 more.
+    assert training_tokens(made, 100) == 50 * (4 * 2 * 16) + 50 * (2 * 6 * 16)

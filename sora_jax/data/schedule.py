@@ -121,6 +121,16 @@ class Schedule:
         """Of each period, how many batches of every bucket come before it."""
         return tuple(each.bases for each in self._stretches)
 
+    def drawn(self, steps: int) -> tuple[int, ...]:
+        """Batches of each bucket in the first so many steps."""
+        stretch = self._stretches[bisect.bisect_right(self._starts, max(steps - 1, 0)) - 1]
+        blocks = (steps - stretch.start) // self._block
+        pairs = zip(stretch.bases, stretch.counts, strict=True)
+        found = [base + blocks * count for base, count in pairs]
+        for step in range(stretch.start + blocks * self._block, steps):
+            found[self[step][0]] += 1
+        return tuple(found)
+
     def __getitem__(self, step: int) -> tuple[int, int]:
         stretch = self._stretches[bisect.bisect_right(self._starts, step) - 1]
         block, offset = divmod(step - stretch.start, self._block)

@@ -1,6 +1,7 @@
 """AdamW or Muon with warm-up, cosine decay and clipping (optax)."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -27,7 +28,8 @@ class OptimizerConfig:
     Muon's steps are scaled to the size of AdamW's; their extra cost does not grow with the batch.
 
     The rate warms up linearly, then falls along a cosine to `final_rate` x peak at the run's last
-    step. `moments` is the type they are kept in between updates: bfloat16 takes half the memory and
+    step: from the warm-up on, or where `decay_share` is below 1, over that share of the steps, the
+    last ones, and is constant until then. `moments` is the type they are kept in between updates: bfloat16 takes half the memory and
     needs moments that forget faster than it rounds.
 
     Gradients are clipped to a global norm of `clip_norm`, and where `adaptive_clip` is given, also
@@ -38,6 +40,7 @@ class OptimizerConfig:
     peak_rate: float = 1e-4
     warmup_steps: int = 1_000
     final_rate: float = 0.1
+    decay_share: float = 1.0
     weight_decay: float = 0.01
     beta1: float = 0.9
     beta2: float = 0.99
@@ -50,6 +53,11 @@ class OptimizerConfig:
             raise ConfigError(
                 f"optimizer: peak_rate={self.peak_rate} and clip_norm={self.clip_norm} must be "
                 f"positive, warmup_steps={self.warmup_steps} not negative"
+            )
+        if not 0 < self.decay_share <= 1:
+            raise ConfigError(
+                f"optimizer.decay_share={self.decay_share} must be above 0 and at most 1; with "
+                "final_rate=1 the rate stays constant"
             )
         if self.adaptive_clip is not None and self.adaptive_clip <= 1:
             raise ConfigError(
@@ -64,11 +72,17 @@ class OptimizerConfig:
 
 def rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
     """Learning rate as a function of the update's number, over a run of `steps`."""
+    warm, steps = config.warmup_steps, max(steps, config.warmup_steps + 1)
+    if config.decay_share < 1:
+        start = max(warm, math.floor((1 - config.decay_share) * steps))
+        decay = optax.cosine_decay_schedule(config.peak_rate, steps - start, config.final_rate)
+        stable = optax.warmup_constant_schedule(0.0, config.peak_rate, warm)
+        return optax.join_schedules([stable, decay], [start])
     return optax.warmup_cosine_decay_schedule(
         0.0,
         config.peak_rate,
-        warmup_steps=config.warmup_steps,
-        decay_steps=max(steps, config.warmup_steps + 1),
+        warmup_steps=warm,
+        decay_steps=steps,
         end_value=config.final_rate * config.peak_rate,
     )
 

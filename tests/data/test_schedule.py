@@ -91,6 +91,7 @@ def test_changes_leave_no_hole_and_no_repeat(draw: int) -> None:
     schedule = Schedule(periods, seed=draw)
     for last in (*starts, starts[-1] + 300):  # up to every change, and after some whole blocks
         counts, drawn = batches_of(schedule, range(last), buckets=6)
+        assert schedule.drawn(last) == tuple(counts)
         for bucket, count in enumerate(counts):
             assert sorted(drawn[bucket]) == list(range(count))
     for (start, weights), end in zip(periods, [*starts, None], strict=True):

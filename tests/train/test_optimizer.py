@@ -54,6 +54,17 @@ def test_decay_pulls_matrices_alone_when_there_is_no_gradient() -> None:
         assert not np.asarray(moves[name]).any()
 
 
+def test_the_rate_is_constant_until_its_last_share_of_the_run() -> None:
+    config = dataclasses.replace(CONFIG, decay_share=0.2)
+    short, long = rate_schedule(config, 100), rate_schedule(config, 400)
+    found = [float(short(step)) for step in (0, 5, 10, 50, 80, 90, 100)]
+    np.testing.assert_allclose(found, [0, 5e-3, 1e-2, 1e-2, 1e-2, 5.5e-3, 1e-3], rtol=1e-5)
+    # So a short run goes the way of a long one until then, and may branch off it.
+    assert [float(short(step)) for step in range(81)] == [float(long(step)) for step in range(81)]
+    with pytest.raises(ConfigError, match="optimizer.decay_share=0.0 must be above 0"):
+        dataclasses.replace(CONFIG, decay_share=0.0)
+
+
 def test_the_rate_warms_up_and_falls_along_a_cosine() -> None:
     schedule = rate_schedule(CONFIG, 110)
     found = [float(schedule(step)) for step in (0, 5, 10, 60, 110)]

@@ -87,13 +87,13 @@ def check_reach(budgets: Iterable[float], sizes: int) -> None:
     found = sorted(set(budgets))
     if len(found) < LEAST_BUDGETS or found[-1] < (1 - 1e-9) * LEAST_RATIO * found[0]:
         raise ConfigError(
-            f"{len(found)} budgets over {found[-1] / found[0]:.3g}x tell no exponent: give at least "
-            f"{LEAST_BUDGETS} over {LEAST_RATIO:g}x, or --few if that is not what they are for"
+            f"{len(found)} budgets over {found[-1] / found[0]:.3g}x tell no exponent: give "
+            f"{LEAST_BUDGETS} or more over {LEAST_RATIO:g}x or more, or --few if that is no aim"
         )
     if sizes < LEAST_SIZES:
         raise ConfigError(
-            f"{sizes} sizes a budget tell no optimum: give at least {LEAST_SIZES}, or --few if that "
-            "is not what they are for"
+            f"{sizes} sizes a budget tell no optimum: give {LEAST_SIZES} or more, or --few if that "
+            "is no aim"
         )
 
 

@@ -51,8 +51,8 @@ class PowerLaw:
     """coefficient x tokens^a x parameters^b, both in billions, of batch and rate.
 
     The default is what arXiv:2411.17470 (Yin et al., CVPR 2025) fitted to video diffusion
-    transformers of 17 to 260 million parameters. Billions are our reading of its units: its batch is
-    then 60 thousand tokens for 260 million parameters and 5 billion tokens, where plain numbers
+    transformers of 17 to 260 million parameters. Billions are our reading of its units: the batch
+    for 260 million parameters and 5 billion tokens is then 62 thousand tokens, where plain numbers
     would make it 10^14.
     """
 

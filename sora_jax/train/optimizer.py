@@ -29,8 +29,8 @@ class OptimizerConfig:
 
     The rate warms up linearly, then falls along a cosine to `final_rate` x peak at the run's last
     step: from the warm-up on, or where `decay_share` is below 1, over that share of the steps, the
-    last ones, and is constant until then. `moments` is the type they are kept in between updates: bfloat16 takes half the memory and
-    needs moments that forget faster than it rounds.
+    last ones, and is constant until then. `moments` is the type they are kept in between updates:
+    bfloat16 takes half the memory and needs moments that forget faster than it rounds.
 
     Gradients are clipped to a global norm of `clip_norm`, and where `adaptive_clip` is given, also
     to so many times the running mean of their norms (see `clip_by_running_norm`).

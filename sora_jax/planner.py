@@ -16,7 +16,9 @@ from sora_jax.config import fingerprint, to_dict
 from sora_jax.data.buckets import ShapeClass
 from sora_jax.errors import ConfigError
 from sora_jax.experiment import Experiment
-from sora_jax.networks import make_generator
+from sora_jax.models.dit import DiTConfig
+from sora_jax.models.generator import Generator
+from sora_jax.models.text import TextConfig
 from sora_jax.pod.prices import Slice
 from sora_jax.scaling.flops import ParameterCount, count_parameters
 from sora_jax.scaling.ladder import Ladder, nearest_rung
@@ -27,7 +29,7 @@ from sora_jax.sharding.mesh import MeshConfig, sharing_a_row
 from sora_jax.work import flops_row, steps_for, training_flops, training_tokens
 
 TOLERANCE = 0.01  # of a budget
-BATCH_TOLERANCE = 0.25  # of what the rule asks for, which rows and devices do not divide
+BATCH_TOLERANCE = 2.0  # times what the rule asks for or that over it, where rows divide no better
 HBM_SHARE = 0.9  # that a step may be estimated to take: the rest is the compiler's
 MANY_STEPS = 10_000  # over which a mean step is taken
 AVERAGED_SHARE = 0.05  # of a run's steps, that the moving average of the weights reaches back
@@ -85,7 +87,8 @@ class Sweep:
 
     def count(self, heads: int) -> ParameterCount:
         """Of the transformer at a size, and the text encoder trained with it."""
-        return _count(self.rung(heads))
+        made = self.rung(heads)
+        return _count(made.dit, made.text, made.vae.channels, made.data.vocabulary_size)
 
     def parameters(self, heads: int) -> int:
         """All of them."""
@@ -210,7 +213,7 @@ def with_batch(experiment: Experiment, tokens: float) -> Experiment:
     data = dataclasses.replace(experiment.data, shape_classes=classes)
     made = dataclasses.replace(experiment, data=data, dit_stage=stage)
     after = training_tokens(made, MANY_STEPS) / MANY_STEPS
-    if abs(after / tokens - 1) > BATCH_TOLERANCE:
+    if not 1 / BATCH_TOLERANCE <= after / tokens <= BATCH_TOLERANCE:
         raise ConfigError(
             f"{_size(experiment)}: a batch of {tokens:,.0f} tokens is asked for, and the nearest "
             f"that the mesh divides has {after:,.0f}: give data.shape_classes shorter rows, or "
@@ -229,8 +232,9 @@ def _size(experiment: Experiment) -> str:
 
 
 @functools.lru_cache(maxsize=256)
-def _count(experiment: Experiment) -> ParameterCount:
-    return count_parameters(jax.eval_shape(lambda: make_generator(experiment, nnx.Rngs(0))))
+def _count(dit: DiTConfig, text: TextConfig, channels: int, vocabulary: int) -> ParameterCount:
+    make = functools.partial(Generator, dit, text, channels=channels, vocabulary=vocabulary)
+    return count_parameters(jax.eval_shape(lambda: make(rngs=nnx.Rngs(0))))
 
 
 def _timed(experiment: Experiment, steps: int, rate: float, rhythm: Rhythm) -> Experiment:

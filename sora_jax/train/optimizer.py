@@ -75,9 +75,10 @@ def rate_schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
     warm, steps = config.warmup_steps, max(steps, config.warmup_steps + 1)
     if config.decay_share < 1:
         start = max(warm, math.floor((1 - config.decay_share) * steps))
+        warmup = optax.linear_schedule(0.0, config.peak_rate, warm)
+        stable = optax.constant_schedule(config.peak_rate)
         decay = optax.cosine_decay_schedule(config.peak_rate, steps - start, config.final_rate)
-        stable = optax.warmup_constant_schedule(0.0, config.peak_rate, warm)
-        return optax.join_schedules([stable, decay], [start])
+        return optax.join_schedules([warmup, stable, decay], [warm, start])
     return optax.warmup_cosine_decay_schedule(
         0.0,
         config.peak_rate,

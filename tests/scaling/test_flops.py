@@ -203,6 +203,14 @@ def test_training_agrees_with_xla() -> None:
     assert xla_flops(*training_program(LARGE, LARGE_ROW, None)) == pytest.approx(counted, rel=0.03)
 
 
+@pytest.mark.parametrize(("width", "tokens"), [(128, 512), (128, 2048), (256, 512), (256, 2048)])
+def test_training_agrees_with_xla_over_sizes(width: int, tokens: int) -> None:
+    config = dataclasses.replace(LARGE, width=width, heads=width // 64)
+    row = dataclasses.replace(LARGE_ROW, tokens=tokens)
+    counted = train_flops(config, row)
+    assert xla_flops(*training_program(config, row, None)) == pytest.approx(counted, rel=0.05)
+
+
 @pytest.mark.parametrize("remat", ["matmuls", "attention", "full"])
 def test_what_is_recomputed_agrees_with_xla(remat: Remat) -> None:
     # In loops, forward and back, which XLA counts as one block. Were they unrolled, XLA would see

@@ -61,6 +61,9 @@ def test_the_rate_is_constant_until_its_last_share_of_the_run() -> None:
     np.testing.assert_allclose(found, [0, 5e-3, 1e-2, 1e-2, 1e-2, 5.5e-3, 1e-3], rtol=1e-5)
     # So a short run goes the way of a long one until then, and may branch off it.
     assert [float(short(step)) for step in range(81)] == [float(long(step)) for step in range(81)]
+    assert float(
+        rate_schedule(dataclasses.replace(config, warmup_steps=0), 100)(0)
+    ) == pytest.approx(1e-2)
     with pytest.raises(ConfigError, match="optimizer.decay_share=0.0 must be above 0"):
         dataclasses.replace(CONFIG, decay_share=0.0)
 

@@ -1,12 +1,13 @@
 """What the runs of the small sweep have in common: transformers of 20 thousand to a million
-parameters on clips of moving shapes, for 2 CPU cores.
+parameters, two blocks deep, on clips of moving shapes, for 2 CPU cores.
 
 Run: sora data build --experiment sweep --world 20000 --output sets/sweep
      sora train --experiment sweep --data sets/sweep --stage vae --workdir runs/sweep
      sora encode --run runs/sweep --data sets/sweep --output sets/sweep_latents
      sora sweep plan --experiment sweep --data sets/sweep_latents --output sweeps/small \
-         --budgets 1.6e11:5.12e12:6 --optimum 0.25,0.46 --slice cpu-2
-All runs read one set of latents, so that none spends time on the autoencoder.
+         --budgets 1.28e11:4.096e12:6 --optimum 0.5,0.46 --depth 2 --rule mup --slice cpu-2
+Expect: 42 runs of 5.6e13 FLOPs in all, .7 hours at 23 GFLOP/s, and the compilation of each. All read
+one set of latents, so that none spends time on the autoencoder.
 """
 
 import dataclasses
@@ -35,7 +36,7 @@ def experiment() -> Experiment:
         ),
         text=TextConfig(depth=1, width=32, heads=2),
         dit=DiTConfig(
-            depth=2, width=64, heads=4, patch=2, rope_theta=100.0, place_units=2.5, unroll=True
+            depth=2, width=64, heads=8, patch=2, rope_theta=100.0, place_units=2.5, unroll=True
         ),
         dit_stage=dataclasses.replace(
             base.dit_stage,

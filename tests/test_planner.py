@@ -24,7 +24,7 @@ from sora_jax.scaling.plan import (
     save_plan,
     within_hours,
 )
-from sora_jax.scaling.rules import Fixed, PowerLaw
+from sora_jax.scaling.rules import Fixed, MuP, PowerLaw
 from sora_jax.sharding.mesh import MeshConfig
 from sora_jax.work import dit_work, training_flops, training_tokens
 
@@ -138,6 +138,14 @@ def test_batches_follow_the_rule_in_rows_and_micro_batches() -> None:
     tokens, parameters = law.tokens / 1e9, law.parameters / 1e9
     assert law.peak_rate == pytest.approx(1e-2 * tokens**-0.1 * parameters**-0.2, rel=0.02)
     assert law.batch_tokens == pytest.approx(4e3 * (tokens * parameters) ** 0.1, rel=0.15)
+
+
+def test_rates_are_transferred_over_width_by_the_network() -> None:
+    asked = sweep(rule=MuP(512.0, 3e-3, base_width=64))
+    narrow, wide = (planned_run(asked, 4e11, heads) for heads in (4, 8))
+    assert narrow.peak_rate == wide.peak_rate == 3e-3
+    assert narrow.parametrisation == "mup" != planned_run(sweep(), 4e11, 4).parametrisation
+    assert {from_dict(Experiment, run.experiment).dit.base_width for run in (narrow, wide)} == {64}
 
 
 def test_branches_share_a_trunk_and_leave_it_where_its_rate_is_still_constant() -> None:

@@ -1,7 +1,7 @@
 """plan a sweep: which runs, how long, with what batch and rate, on what, and what they cost.
 
     sora sweep plan --experiment sweep --data SET --output sweeps/one \
-        --budgets 2e12:6.4e13:6 --slice cpu-2
+        --budgets 1.28e11:4.096e12:6 --slice cpu-2
 
 Writes plan.json, of which every run holds its whole experiment. Sizes are those of a ladder around
 the parameters that are expected to be best for a budget, and every run meets its budget of training

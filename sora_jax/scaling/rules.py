@@ -7,10 +7,13 @@ BILLION = 1e9
 
 
 class Rule(Protocol):
-    """From a run's size to its batch and rate."""
+    """From a run's size to its batch and rate. base_width: that rates are of, where the network
+    scales them over its width (muP), else None."""
 
-    name: str
-    base_width: int | None  # that rates are of, where the network scales them over its width (muP)
+    @property
+    def name(self) -> str: ...
+    @property
+    def base_width(self) -> int | None: ...
 
     def batch_tokens(self, parameters: float, tokens: float) -> float:
         """Tokens of a step. parameters: of the model; tokens: that the run trains on."""

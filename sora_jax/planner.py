@@ -258,7 +258,12 @@ def _mesh(mesh: MeshConfig, taken: Slice) -> MeshConfig:
     others = mesh.replica * mesh.context * mesh.tensor
     if taken.devices == 1 or others < 0:  # CPUs, of which a process has as many as it is told
         return mesh
-    return dataclasses.replace(mesh, fsdp=max(1, taken.devices // others))
+    if taken.devices % others:
+        raise ConfigError(
+            f"{taken.name} has {taken.devices} devices, which the experiment's mesh.replica x context "
+            f"x tensor = {others} do not divide: change these, or --slice"
+        )
+    return dataclasses.replace(mesh, fsdp=taken.devices // others)
 
 
 def _divisor(mesh: MeshConfig, shape_class: ShapeClass) -> int:

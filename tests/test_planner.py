@@ -197,6 +197,13 @@ def test_what_cannot_be_planned_is_one_sentence() -> None:
     ):
         planned_run(sweep(slices=(small,)), 4e11, heads=4)
     assert planned_run(sweep(slices=(small, find_slice("cpu-8"))), 4e11, 4).slice == "cpu-8"
+    copies = load_experiment("sweep", ["mesh.replica=8", "mesh.fsdp=1"])
+    with pytest.raises(
+        ConfigError, match="v5p-8 has 4 devices, which the experiment's mesh.replica"
+    ):
+        planned_run(sweep(copies, slices=(find_slice("v5p-8"),)), 4e11, heads=4)
+    laid_out = planned_run(sweep(slices=(find_slice("v5p-8"),)), 4e11, heads=4)
+    assert from_dict(Experiment, laid_out.experiment).mesh.fsdp == 4
     stage = dataclasses.replace(MIXED.dit_stage, curriculum=(Period(9, (("1x32x32", 0.0),)),))
     with pytest.raises(ConfigError, match="demo has a curriculum, of which runs of different len"):
         sweep(dataclasses.replace(MIXED, dit_stage=stage))

@@ -260,8 +260,8 @@ def _mesh(mesh: MeshConfig, taken: Slice) -> MeshConfig:
         return mesh
     if taken.devices % others:
         raise ConfigError(
-            f"{taken.name} has {taken.devices} devices, which the experiment's mesh.replica x context "
-            f"x tensor = {others} do not divide: change these, or --slice"
+            f"{taken.name} has {taken.devices} devices, which the experiment's mesh.replica x "
+            f"context x tensor = {others} do not divide: change these, or --slice"
         )
     return dataclasses.replace(mesh, fsdp=taken.devices // others)
 

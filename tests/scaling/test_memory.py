@@ -15,7 +15,7 @@ def test_activations_are_near_what_xla_takes(remat: Remat) -> None:
     config = dataclasses.replace(LARGE, depth=4, remat=remat, unroll=False)
     step, *arguments = training_program(config, LARGE_ROW, None)
     memory = jax.jit(step).lower(*arguments).compile().memory_analysis()
-    assert activation_bytes(config, LARGE_ROW) == pytest.approx(memory.temp_size_in_bytes, rel=0.35)
+    assert activation_bytes(config, LARGE_ROW) == pytest.approx(memory.temp_size_in_bytes, rel=0.15)
 
 
 def test_less_is_kept_of_what_is_computed_again() -> None:

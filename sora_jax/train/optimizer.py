@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from sora_jax.config import ConfigError
+from sora_jax.config import LATER, ConfigError
 from sora_jax.nn.width_scaling import update_scale
 
 MUON_MOMENTUM = 0.95
@@ -40,7 +40,7 @@ class OptimizerConfig:
     peak_rate: float = 1e-4
     warmup_steps: int = 1_000
     final_rate: float = 0.1
-    decay_share: float = 1.0
+    decay_share: float = dataclasses.field(default=1.0, metadata=LATER)
     weight_decay: float = 0.01
     beta1: float = 0.9
     beta2: float = 0.99

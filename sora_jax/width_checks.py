@@ -186,7 +186,9 @@ def check_coordinates(
 
     found = _by_parametrisation(experiment, widths, measure, say)
     sizes = {
-        name: {part: tuple(each[part] for each in by_width.values()) for part in by_width[widths[0]]}
+        name: {
+            part: tuple(each[part] for each in by_width.values()) for part in by_width[widths[0]]
+        }
         for name, by_width in found.items()
     }
     return Coordinates(tuple(widths), sizes)

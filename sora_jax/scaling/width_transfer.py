@@ -107,7 +107,10 @@ def draw_basins(found: Basins, path: Path | str) -> None:
     """A PNG: a panel for each parametrisation, a line of losses for each width, and a cross at its
     best rate."""
     panels, save = _panels(list(found.losses), "peak rate", "held-out loss")
-    best, finite = found.best(), [_finite(v) for each in found.losses.values() for v in each.values()]
+    best, finite = (
+        found.best(),
+        [_finite(v) for each in found.losses.values() for v in each.values()],
+    )
     lowest = min(values.min() for values in finite)
     highest = max(values[np.isfinite(values)].max() for values in finite)
     for name, axes in panels.items():

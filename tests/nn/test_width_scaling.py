@@ -90,7 +90,9 @@ def test_parameters_are_the_same_tree() -> None:
 
 
 def test_a_base_that_does_not_split_into_whole_heads_is_refused() -> None:
-    with pytest.raises(ConfigError, match="dit.base_width=24 does not split into heads of width 16"):
+    with pytest.raises(
+        ConfigError, match="dit.base_width=24 does not split into heads of width 16"
+    ):
         dataclasses.replace(DIT, width=64, heads=4, base_width=24)
 
 

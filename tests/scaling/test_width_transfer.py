@@ -32,7 +32,9 @@ FOUND = Basins(
 
 def test_slopes_are_those_of_power_laws() -> None:
     powers = {"block": 1.0, "out": -0.25, "embed": 0.0}
-    sizes = {part: tuple(3 * width**power for width in (64, 128, 512)) for part, power in powers.items()}
+    sizes = {
+        part: tuple(3 * width**power for width in (64, 128, 512)) for part, power in powers.items()
+    }
     found = Coordinates((64, 128, 512), {"mup": sizes}).slopes()["mup"]
     assert found == pytest.approx(powers, abs=1e-9)
 
@@ -50,8 +52,11 @@ def test_the_best_rate_is_measured_where_its_neighbours_are_not() -> None:
 
 def test_the_transferred_loss_is_that_at_the_narrow_networks_rate() -> None:
     assert FOUND.transferred()["mup"][256] == FOUND.losses["mup"][256][2]
-    assert np.isnan(Basins(FOUND.widths, RATES, {"s": {64: basin(0.0), 256: (0, 0, 0, np.nan, 0)}})
-                    .transferred()["s"][256])
+    assert np.isnan(
+        Basins(
+            FOUND.widths, RATES, {"s": {64: basin(0.0), 256: (0, 0, 0, np.nan, 0)}}
+        ).transferred()["s"][256]
+    )
 
 
 def test_figures_are_png(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def made_up_clips(experiment: Experiment, rows: int, key: PRNGKeyArray) -> Laten
     data, channels = experiment.data, experiment.vae.channels * experiment.dit.patch**2
     walk, still, words, ids = jax.random.split(key, 4)
     to_channels, place_of = jax.random.split(jax.random.key(0))
-    text = jax.random.randint(words, (rows, data.text_length), 2, data.vocabulary_size)
+    text: Any = jax.random.randint(words, (rows, data.text_length), 2, data.vocabulary_size)
     table = jax.random.normal(place_of, (data.vocabulary_size, SOURCES))
     steps = jax.random.normal(walk, (rows, grid.frames, 1, SOURCES))
     picture = jax.random.normal(still, (rows, 1, grid.height * grid.width, SOURCES))

@@ -1,5 +1,7 @@
 """scaling laws: from runs of many sizes to the model, tokens and loss of a larger budget.
 
+    sora sweep plan --experiment sweep --budgets 1e16:1e18:7 --output DIR   sizes, steps and cost
+    sora sweep mup rates EXPERIMENT --output DIR             whether rates transfer over width
     sora sweep fit --input points.csv --output fit.json      laws with intervals, warnings and plots
     sora sweep predict --fit fit.json --flops 1e22           what to train with a budget
 
@@ -17,7 +19,7 @@ from sora_jax.errors import nearest
 
 FLAGS = flags.FlagValues()
 # Each is a command of its own, in cli/sweep_<verb>.py.
-VERBS = ("fit", "predict")
+VERBS = ("plan", "mup", "fit", "predict")
 
 
 def main(argv: Sequence[str]) -> None:

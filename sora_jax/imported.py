@@ -6,18 +6,13 @@ import shutil
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from sora_jax import config as configs
-from sora_jax.checkpoints import Checkpoints
 from sora_jax.errors import ConfigError, UserError
 from sora_jax.experiment import Experiment
-from sora_jax.files import write_json
-from sora_jax.models.judged_vae import JudgedVAE
 from sora_jax.sharding.mesh import MeshConfig, make_mesh
-from sora_jax.sharding.rules import parameter_shardings
-from sora_jax.train.state import TrainState
+from sora_jax.shared_vae import write_autoencoder
 from sora_jax.weights.wan_vae import read_wan_vae
 
 
@@ -42,20 +37,6 @@ def import_wan_vae(source: Path, directory: Path, experiment: Experiment) -> str
             f"experiment {experiment.name} is for another autoencoder than {source} has: give it "
             f"vae={vae.config}"
         )
-    average = jax.tree.map(jnp.copy, vae)
-    model, average = (
-        JudgedVAE(each, None, None) if experiment.vae_stage.loss.is_judged else each
-        for each in (vae, average)
-    )
-    # No optimizer's: what is trained further starts anew.
-    state = TrainState(step=jnp.zeros((), jnp.int32), model=model, ema=average, opt_state=())
-    state = jax.device_put(state, parameter_shardings(state, make_mesh(MeshConfig())))
-    meta = {
-        "stage": "vae",
-        "fingerprint": configs.fingerprint(experiment.trained()),
-        "experiment": configs.to_dict(experiment),
-        "imported_from": str(source),
-    }
     latents = {
         "step": 0,
         "mean": np.asarray(statistics.mean, float).tolist(),
@@ -64,11 +45,8 @@ def import_wan_vae(source: Path, directory: Path, experiment: Experiment) -> str
     partial = directory.with_name(f".{directory.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
-        (partial / "vae").mkdir(parents=True)
-        checkpoints = Checkpoints(partial / "vae" / "checkpoints")
-        checkpoints.save(state, meta)
-        checkpoints.close()
-        write_json(partial / "vae" / "latents.json", latents)
+        mesh = make_mesh(MeshConfig())
+        write_autoencoder(partial / "vae", experiment, vae, latents, source, mesh)
         configs.save(experiment, partial / "config.json")
         os.rename(partial, directory)
     except (OSError, ValueError) as error:  # the latter is TensorStore's of a full disk

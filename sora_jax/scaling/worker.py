@@ -134,7 +134,8 @@ def leave_with_worker() -> None:
     devices from the next."""
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        while os.read(sys.stdin.fileno(), 1):  # of sys.stdin an exiting process would wait for
+            pass
         leave("its worker is gone")
 
     threading.Thread(target=wait, name="worker", daemon=True).start()

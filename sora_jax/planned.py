@@ -70,11 +70,11 @@ def train_next(queue: Queue, shared: Shared, worker: str) -> bool:
     run = lease.run if lease else _of(queue, name)
     with lease.beating(lost) if lease else contextlib.nullcontext():
         attempt = _attempted(queue, shared, run)
-        if lease:
-            try:
-                conclude(lease, attempt, record_of)
-            except LostLeaseError as error:
-                lost(str(error))
+    if lease:
+        try:
+            conclude(lease, attempt, record_of)
+        except LostLeaseError as error:
+            lost(str(error))
     if is_first():
         print(f"run {name}: {attempt.status}{attempt.reason and f': {attempt.reason}'}", flush=True)
     if attempt.status in ("failed", "stopped") and jax.process_count() > 1:

@@ -99,7 +99,8 @@ def child(directory: str, worker: str, lease_seconds: str, step_seconds: str) ->
     if lease is None:
         sys.exit(NOTHING_LEFT)
     with lease.beating(lost):
-        conclude(lease, _pretended(lease, float(step_seconds)), record_of)
+        attempt = _pretended(lease, float(step_seconds))
+    conclude(lease, attempt, record_of)
 
 
 def _pretended(lease: Lease, step_seconds: float) -> Attempt:

@@ -23,16 +23,23 @@ BASE: Experiment = load_experiment(
         "dit.width=16",
         "dit.depth=1",
         "dit_stage.training.optimizer.warmup_steps=2",
+        "dit_stage.training.optimizer.decay_share=0.5",
+        "dit_stage.training.max_skips=3",
         "dit_stage.training.log_every=2",
         "dit_stage.training.save_every=4",
+        "dit_stage.training.retention.every_steps=4",
         "evaluation.prompts=4",
     ],
 )
 
 
-def planned(clips: Clips, steps: int, seed: int = 0, **changed: object) -> PlannedRun:
+def planned(
+    clips: Clips, steps: int, seed: int = 0, rate: float = 3e-3, **changed: object
+) -> PlannedRun:
     """A run of so many steps; it meets no budget but its own."""
-    training = dataclasses.replace(BASE.dit_stage.training, steps=steps)
+    training = BASE.dit_stage.training
+    optimizer = dataclasses.replace(training.optimizer, peak_rate=rate)
+    training = dataclasses.replace(training, steps=steps, optimizer=optimizer)
     stage = dataclasses.replace(BASE.dit_stage, training=training)
     made = dataclasses.replace(BASE, dit_stage=stage, seed=seed)
     mark, flops = fingerprint(made.trained()), training_flops(made, steps)

@@ -118,12 +118,12 @@ def _told(code: int) -> str:
 
 
 def conclude(lease: Lease, attempt: Attempt, record: MakeRecord) -> None:
-    """Writes down how an attempt ended, and with a record where the run has ended.
-
-    Raises LostLeaseError if the run has ended, and was taken over."""
-    may_go_on = attempt.status == "failed" and lease.entry.failures + 1 < ATTEMPTS
-    if attempt.status == "stopped" or may_go_on:
-        lease.give_back(attempt.status, attempt.reason)
+    """Writes down how an attempt ended, with a record where the run has ended too. Its heart beats
+    no more. Raises LostLeaseError if the run has ended, and was taken over."""
+    if attempt.status == "stopped":
+        lease.give_back("stopped", attempt.reason)
+    elif attempt.status == "failed" and lease.entry.failures + 1 < ATTEMPTS:
+        lease.give_back("failed", attempt.reason)
     else:
         lease.beat()  # for its seconds
         lease.finish(Ended(attempt.status, attempt.reason, record(lease, attempt)))

@@ -83,6 +83,15 @@ def test_runs_become_records(root: Path, clips: Clips, whole: Path) -> None:
             assert "held_out/loss/level_0.0-0.2" in record.metrics
 
 
+def wait_for_a_run(queue: Path, worker: "subprocess.Popen[bytes]") -> None:
+    """Until the worker has taken one, or has ended."""
+    while worker.poll() is None:
+        held = [entry.leases[-1] for entry in Queue(queue).look() if entry.is_held]
+        if any(lease and f"-{worker.pid}-" in lease.worker for lease in held):
+            return
+        time.sleep(0.1)
+
+
 @pytest.mark.slow
 def test_kills_and_branches_leave_no_trace_in_records(
     root: Path, clips: Clips, whole: Path
@@ -92,9 +101,11 @@ def test_kills_and_branches_leave_no_trace_in_records(
     queue, draw = root / "killed", random.Random(0)
     workers = [started(root, queue, "--lease_seconds=20") for _ in range(2)]
     try:
-        for _ in range(10):
-            time.sleep(draw.uniform(1, 30))
+        for number in range(10):
             victim = draw.randrange(2)
+            if number % 2:  # else it may not have come so far
+                wait_for_a_run(queue, workers[victim])
+            time.sleep(draw.uniform(0, 20))
             workers[victim].kill()
             workers[victim].wait()
             workers[victim] = started(root, queue, "--lease_seconds=20")

@@ -99,6 +99,7 @@ def test_kills_and_branches_leave_no_trace_in_records(
     """Two workers on one queue, of which ten are killed at random moments."""
     save_plan(root / "plan.json", plan(clips, branches=True))
     queue, draw = root / "killed", random.Random(0)
+    queue.mkdir()
     workers = [started(root, queue, "--lease_seconds=20") for _ in range(2)]
     try:
         for number in range(10):

@@ -80,7 +80,7 @@ def test_runs_become_records(root: Path, clips: Clips, whole: Path) -> None:
             assert record.loss is not None
             assert record.loss_error is not None
             assert 0 < record.loss_error < record.loss
-            assert "held_out/loss/level_0.0-0.2" in record.metrics
+            assert "held_out/loss/level_0.8-1.0" in record.metrics
 
 
 def wait_for_a_run(queue: Path, worker: "subprocess.Popen[bytes]") -> None:

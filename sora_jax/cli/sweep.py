@@ -2,6 +2,8 @@
 
     sora sweep plan --experiment sweep --budgets 1e16:1e18:7 --output DIR   sizes, steps and cost
     sora sweep mup rates EXPERIMENT --output DIR             whether rates transfer over width
+    sora sweep run --plan plan.json --queue DIR --data SET   trains what is planned, on any machines
+    sora sweep status --queue DIR                            what is done
     sora sweep fit --input points.csv --output fit.json      laws with intervals, warnings and plots
     sora sweep predict --fit fit.json --flops 1e22           what to train with a budget
 
@@ -19,7 +21,7 @@ from sora_jax.errors import nearest
 
 FLAGS = flags.FlagValues()
 # Each is a command of its own, in cli/sweep_<verb>.py.
-VERBS = ("plan", "mup", "fit", "predict")
+VERBS = ("plan", "mup", "run", "status", "fit", "predict")
 
 
 def main(argv: Sequence[str]) -> None:

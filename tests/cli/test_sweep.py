@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from sora_jax.cli import sweep, sweep_fit, sweep_predict
+from sora_jax.config import load_experiment
 from sora_jax.errors import UserError
 from sora_jax.scaling.records import write_jsonl
+from sora_jax.work import training_flops
 from tests.scaling.laws import sweep as runs_of
 
 
@@ -34,6 +36,24 @@ def test_records_are_fitted_and_a_budget_predicted(
     call(sweep_predict, f"--fit={fit}", "--flops=1e21", f"--output={said}")
     assert "loss of 0.7 of the size" in capsys.readouterr().out
     assert json.loads(said.read_text())["flops"] == 1e21
+
+
+def test_a_predicted_run_is_written_as_an_experiment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_jsonl(tmp_path / "records.jsonl", runs_of())
+    fit, path = tmp_path / "fit.json", tmp_path / "best.py"
+    call(sweep_fit, f"--input={tmp_path}", f"--output={fit}", "--resamples=100")
+    asked = [f"--fit={fit}", "--flops=1e13", "--experiment=sweep", f"--to_experiment={path}"]
+    with pytest.raises(UserError, match="needs --slice"):
+        call(sweep_predict, *asked)
+    call(sweep_predict, *asked, "--slice=cpu-2", "--depth=2", "--rule=mup")
+    made = load_experiment(str(path))
+    assert made.dit.depth == 2
+    assert made.dit.base_width == load_experiment("sweep").dit.width
+    steps = made.dit_stage.training.steps
+    assert training_flops(made, steps) == pytest.approx(1e13, rel=0.01)
+    assert f"{steps:,}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("text", ["", "flops,params,tokens,loss\n1e18,1e7,1e10,nan\n"])

@@ -83,7 +83,7 @@ class Entry:
     @property
     def state(self) -> str:
         """planned, leased, running, done, diverged or failed; or damaged."""
-        if self.run is None:
+        if self.run is None or self.damaged:
             return "damaged"
         if self.ended is not None:
             return self.ended.status

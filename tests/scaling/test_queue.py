@@ -221,8 +221,9 @@ def test_a_damaged_end_is_put_aside_and_the_run_ended_again(
     before = queue.look()[0].ended
     path = tmp_path / planned(0).run / ENDED_FILE
     damage(path)
+    assert queue.look()[0].state == "damaged"
     assert f"{path} is damaged: it is not what was written" in status_lines(queue.look())
-    lease = taken_after_its_lease(queue)
+    lease = taken(queue, "two")  # once the last one is stale: nothing else says that it ended
     assert f"{path} is damaged" in capsys.readouterr().out
     assert [each.name for each in path.parent.glob("damaged-*")] == ["damaged-0002-ended.json"]
     done(lease)
@@ -230,11 +231,6 @@ def test_a_damaged_end_is_put_aside_and_the_run_ended_again(
     assert before is not None
     assert after is not None
     assert without_seconds(before) == without_seconds(after)
-
-
-def taken_after_its_lease(queue: Queue) -> Lease:
-    """The lease of a run whose end is damaged looks held: nothing else says that it ended."""
-    return taken(queue, "two")
 
 
 def without_seconds(ended: Ended) -> Ended:

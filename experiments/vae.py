@@ -23,7 +23,7 @@ from sora_jax.train.optimizer import OptimizerConfig
 from sora_jax.train.run import TrainConfig
 from sora_jax.train.vae_losses import AdversarialConfig, VAELossConfig
 
-STEPS, MORE_STEPS, WORLD_STEPS = 4_000, 1_000, 5_000
+STEPS, MORE_STEPS, WORLD_STEPS = 6_000, 2_000, 5_000
 PIXELS = VAELossConfig(squared=0.0, absolute=1.0, kl=1e-4)
 
 
@@ -46,7 +46,7 @@ def experiment() -> Experiment:
             _training(STEPS, 2e-3),
             PIXELS,
             pixel_frames=34,
-            buckets=("1x64x64", "5x64x64", "17x64x64", "17x48x80"),
+            buckets=("1x64x64", "1x48x80", "5x64x64", "17x64x64"),
         ),
         dit=DiTConfig(depth=2, width=64, heads=2, patch=1),
         dit_stage=DiTStage(TrainConfig(1_000)),
@@ -72,7 +72,7 @@ def judged() -> Experiment:
     )
     base = unjudged()
     loss = dataclasses.replace(
-        PIXELS, perceptual=30.0, perceptual_frames=2, adversarial=adversarial
+        PIXELS, perceptual=60.0, perceptual_frames=2, adversarial=adversarial
     )
     stage = dataclasses.replace(base.vae_stage, loss=loss)
     return dataclasses.replace(base, name="vae_judged", vae_stage=stage)

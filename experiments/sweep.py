@@ -3,7 +3,7 @@ parameters, two blocks deep, on clips of moving shapes, for 2 CPU cores.
 
 Run: sora data build --experiment sweep --world 20000 --output sets/sweep
      sora train --experiment sweep --data sets/sweep --stage vae --workdir runs/sweep
-     sora encode --run runs/sweep --data sets/sweep --output sets/sweep_latents
+     sora encode --workdir runs/sweep --data sets/sweep --output sets/sweep_latents
      sora sweep plan --experiment sweep --data sets/sweep_latents --output sweeps/small \
          --budgets 1.28e11:4.096e12:6 --optimum 0.5,0.46 --depth 2 --rule mup --slice cpu-2
 Expect: 42 runs of 5.6e13 FLOPs in all: .7 hours at 23 GFLOP/s, beside compilation. All read

@@ -28,6 +28,7 @@ def demo(*changes: str) -> Experiment:
     return experiment
 
 
+@pytest.mark.slow
 def test_activations_keep_their_size_by_mup_alone() -> None:
     found = check_coordinates(demo(ADAMW), (64, 512), 2**-7, 4, 4, lambda line: None, seeds=2)
     slopes = found.slopes()

@@ -104,7 +104,7 @@ SLICE = flags.DEFINE_multi_string(
     flag_values=FLAGS,
 )
 PRICE = flags.DEFINE_float(
-    "price", None, "dollars of a chip-hour (default: Google's list)", flag_values=FLAGS
+    "price", None, "dollars of a chip-hour (default: an assumed one)", flag_values=FLAGS
 )
 UTILISATION = flags.DEFINE_float(
     "utilisation",

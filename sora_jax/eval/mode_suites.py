@@ -34,7 +34,7 @@ from sora_jax.sample.long import LongRequest, frames_of
 from sora_jax.world.scene import WorldConfig
 
 TRAINING = 256  # clips of training that say which steps are usual
-HISTORY_LEVEL = 0.05  # noise on what goes before, the mean of that on what is given in training
+HISTORY_LEVEL = 0.05  # noise on what goes before: in training, the mean where there is any
 Means = Mapping[str, float]
 Maker = Callable[[Sampler, Sequence[Case]], list[Sequence[Video]]]
 

@@ -7,8 +7,8 @@ from sora_jax.errors import ConfigError
 from sora_jax.pod.accelerators import accelerator
 from sora_jax.pod.chips import GIBIBYTE
 
-# On demand in the United States, cloud.google.com/tpu/pricing. Regions, commitments and spot differ
-# by up to a factor of three: plans take a price of one's own.
+# Assumed, about what is asked on demand, and not checked against a price list: these change, and
+# differ by region and commitment. Plans take a price of one's own.
 DOLLARS_A_CHIP_HOUR = {"v5e": 1.20, "v5p": 4.20, "v6e": 2.70, "tpu7x": 12.00}
 # Of a core with 256-bit units: 2 multiply-adds of 8 numbers a cycle, at 3 GHz.
 CORE_FLOPS, CORE_BYTES = 2 * 2 * 8 * 3e9, 2 * GIBIBYTE

@@ -24,7 +24,7 @@ from sora_jax.eval.clip_scores import Score, prefixed
 from sora_jax.eval.examples import longest
 from sora_jax.eval.modes import cases, measures
 from sora_jax.eval.modes.cases import Case, View
-from sora_jax.eval.modes.measures import Measure, largest_step
+from sora_jax.eval.modes.measures import Measure, Measured, largest_step
 from sora_jax.eval.modes.sheets import contact_sheet
 from sora_jax.eval.reconstruction import reconstruct
 from sora_jax.eval.suite import Found, Suite, Video, placed
@@ -82,6 +82,10 @@ def modes(
     boxed = list(itertools.islice((case for case in boxes if case is not None), count))
     few = max(2, count // cases.SAMPLES)
     largest = _largest_steps(view)
+
+    def steady(measure: Callable[..., Measured]) -> Measure:
+        return functools.partial(measure, largest=largest)
+
     animated = some(cases.animate)
     usual = float(np.quantile([colour_change(case.truth) for case in animated], 0.95))
     return [
@@ -90,7 +94,7 @@ def modes(
         Mode(
             "extend_backward",
             some(cases.extend_backward),
-            measures.extend_backward,
+            steady(measures.extend_backward),
             _over("arrival_error"),
         ),
         Mode(
@@ -99,13 +103,13 @@ def modes(
             measures.backward_samples,
             bounds=False,
         ),
-        Mode("connect", some(cases.connect), functools.partial(measures.connect, largest=largest)),
+        Mode("connect", some(cases.connect), steady(measures.connect)),
         Mode("turn_into", some(cases.turn_into), measures.turn_into),
         Mode("loop", some(cases.loop), measures.loop),
         Mode("edit", some(cases.edit), measures.edit),
         Mode("strengths", some(cases.strengths, few), measures.strengths, bounds=False),
         Mode("edit_box", boxed, measures.edit_box),
-        Mode("interpolate", some(cases.interpolate), measures.interpolate),
+        Mode("interpolate", some(cases.interpolate), steady(measures.interpolate)),
         Mode("remember", some(cases.remember), measures.remember),
         *(
             Mode(name, some(cases.goes_on, max(2, count // 2)), measures.goes_on, make=make)

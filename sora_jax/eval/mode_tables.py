@@ -44,6 +44,7 @@ BARS: dict[str, tuple[Bar, ...]] = {
     "extend_backward": (
         most("end_loss_db", "given end, dB below the ceiling", 1),
         most("arrival_error/over_ceiling", "error on arrival at the end, over the ceiling's", 2),
+        most("jumps", "clips with a step beyond 99 % of training", 0.01),
     ),
     "backward_samples": (least("starts_differ", "pairs of 8 samples whose starts differ", 0.5),),
     "connect": (
@@ -76,6 +77,7 @@ BARS: dict[str, tuple[Bar, ...]] = {
     "interpolate": (
         most("key_loss_db", "key frames, dB below the ceiling", 1),
         least("valid_between", "frames between that show a valid state", 0.9),
+        most("jumps", "clips with a step beyond 99 % of training", 0.01),
     ),
     "remember": (
         least("colour", "colour again", 0.9),

@@ -26,11 +26,13 @@ from sora_jax.sample.denoise import (
     token_grid,
 )
 from sora_jax.sample.fields import pattern_of
-from sora_jax.sample.requests import Request, Sample, Size, Video, size_of
+from sora_jax.sample.requests import Beside, Request, Sample, Size, Video, size_of
 from sora_jax.sample.sizes import divisible
 from sora_jax.sample.stream import decode_clips, encode_clips, whole
 from sora_jax.sharding.rules import parameter_shardings, rows_sharding
 from sora_jax.types import Appended
+
+SAME_FRAME = 1e-3  # of a frame: times are floats
 
 
 def batch_rows(clips: int, most: int, mesh: Mesh) -> int:
@@ -222,14 +224,32 @@ def _cut(video: Video, request: Request) -> Video:
 
 
 def _put_back(video: Video, request: Request) -> Video:
-    """With the pixels that a box keeps as they were given: decoded, they would be smoother, and of
-    what was made a little would reach across the edge."""
-    if request.box is None or request.given is None:
-        return video
-    top, bottom, left, right = request.box
-    is_made = np.full(video.shape[1:3], request.is_outside)
-    is_made[top:bottom, left:right] = not request.is_outside
-    return np.where(is_made[..., None], video, request.given)
+    """With the pixels that are given where a clip is filled in between or around them: outside a
+    box, or at times that have frames beside the clip. Decoded they would be smoother, and of what
+    was made a little would reach across the edge of a box. A clip that only goes on from its first
+    frames has them decoded, as those that follow are."""
+    if request.box is not None and request.given is not None:
+        top, bottom, left, right = request.box
+        is_made = np.full(video.shape[1:3], request.is_outside)
+        is_made[top:bottom, left:right] = not request.is_outside
+        return np.where(is_made[..., None], video, request.given)
+    given = [(_frame_of(clip, request), clip.video) for clip in request.beside]
+    inside = [(at, frames) for at, frames in given if at is not None]
+    if inside and request.given is not None:
+        inside.append((0, request.given[: request.kept_frames]))
+    video = video.copy() if inside else video
+    for at, frames in inside:
+        video[at : at + len(frames)] = frames
+    return video
+
+
+def _frame_of(clip: Beside, request: Request) -> int | None:
+    """The frame of the clip to be made at which another begins; None where it begins between two
+    frames or is not all inside."""
+    frame = clip.seconds * request.fps
+    nearest = round(frame)
+    is_inside = 0 <= nearest <= request.frames - len(clip.video)
+    return nearest if is_inside and abs(frame - nearest) < SAME_FRAME else None
 
 
 def latent_frames(vae: VAE, frames: int) -> int:

@@ -255,7 +255,7 @@ MUTANTS: list[tuple[str, Rule, str]] = [
     ("extend_backward", off_first, "arrival_error/over_ceiling"),
     ("extend_backward", last_off, "end_loss_db"),
     ("backward_samples", truth, "starts_differ"),
-    ("connect", off_middle, "jumps"),
+    *((name, off_middle, "jumps") for name in ("extend_backward", "connect", "interpolate")),
     ("connect", empty_middle, "valid_middle"),
     ("connect", last_off, "end_loss_db"),
     ("connect", backwards, "start_loss_db"),

@@ -13,7 +13,7 @@ from sora_jax.diffusion.times import TimesConfig
 from sora_jax.models.vae import to_uint8, to_unit
 from sora_jax.sample import tasks
 from sora_jax.sample.generate import Sampler, SamplingConfig
-from sora_jax.sample.requests import Request, RequestError
+from sora_jax.sample.requests import Beside, Request, RequestError
 from sora_jax.sharding.mesh import MeshConfig
 from tests.tiny_models import tiny_sampler
 
@@ -67,9 +67,41 @@ def test_each_task_says_what_it_is_and_makes_a_clip(sampler: Sampler, name: str)
     [sample] = sampler.generate([request])
     assert sample.video.shape == (13, 16, 24, 3)
     kept = request.kept_frames
-    if kept:
+    if kept and not inside_clip(request):
         assert request.given is not None
         assert_same(sample.video[:kept], through(sampler, request.given[:kept]))
+
+
+def inside_clip(request: Request) -> list[Beside]:
+    return [clip for clip in request.beside if clip.seconds >= 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "whole"),
+    [
+        ("extend_backward", {8: VIDEO[:5]}),
+        ("connect", {0: VIDEO[-5:], 8: OTHER[:5]}),
+        ("loop", {0: VIDEO[-5:], 8: VIDEO[:5]}),
+        ("edit_span", {0: VIDEO[:5], 8: VIDEO[8:]}),
+        ("interpolate", {0: VIDEO[:1], 4: VIDEO[4:5], 12: VIDEO[12:]}),
+    ],
+)
+def test_what_a_clip_is_filled_in_between_is_kept_to_the_pixel(
+    sampler: Sampler, name: str, whole: dict[int, np.ndarray]
+) -> None:
+    video = sampler.generate([TASKS[name](PLAIN)])[0].video
+    is_made = np.ones(13, bool)
+    for at, frames in whole.items():
+        np.testing.assert_array_equal(video[at : at + len(frames)], frames)
+        is_made[at : at + len(frames)] = False
+    assert (video[is_made] != VIDEO[is_made]).any()
+
+
+def test_a_key_frame_between_two_frames_or_in_another_shot_replaces_none(sampler: Sampler) -> None:
+    for request in (tasks.interpolate(PLAIN, {0.55: VIDEO[4]}), TASKS["remember"](PLAIN)):
+        video = sampler.generate([request])[0].video
+        for clip in request.beside:
+            assert not (video == clip.video[0]).all((1, 2, 3)).any()
 
 
 @pytest.fixture(scope="module")

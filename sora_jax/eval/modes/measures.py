@@ -53,11 +53,15 @@ def extend(case: Case, clips: Sequence[Video], ceiling: Video) -> Measured:
     }
 
 
-def extend_backward(case: Case, clips: Sequence[Video], ceiling: Video) -> Measured:
-    """How far the simulator, set off from what the clip begins with, arrives from the given end."""
+def extend_backward(
+    case: Case, clips: Sequence[Video], ceiling: Video, *, largest: float
+) -> Measured:
+    """How far the simulator, set off from what the clip begins with, arrives from the given end.
+    `largest`: step that clips of training hardly ever take, as of `connect`."""
     return {
         "end_loss_db": _loss_db(case, clips[0], ceiling, case.given),
         "arrival_error": _arrival_error(case, clips[0]),
+        "jumps": largest_step(clips[0]) > largest,
     }
 
 
@@ -158,11 +162,13 @@ def edit_box(case: Case, clips: Sequence[Video], ceiling: Video) -> Measured:
     }
 
 
-def interpolate(case: Case, clips: Sequence[Video], ceiling: Video) -> Measured:
+def interpolate(case: Case, clips: Sequence[Video], ceiling: Video, *, largest: float) -> Measured:
+    """`largest`: step that clips of training hardly ever take."""
     between = [frame for frame in range(case.view.frames) if frame not in case.given]
     return {
         "key_loss_db": _loss_db(case, clips[0], ceiling, case.given),
         "valid_between": float(read(clips[0]).shows(_colours(case))[between].mean()),
+        "jumps": largest_step(clips[0]) > largest,
     }
 
 

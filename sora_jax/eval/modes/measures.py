@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from sora_jax.eval.animation import colour_change, is_still
 from sora_jax.eval.modes.cases import LONGER, Case
-from sora_jax.eval.modes.reading import Reading, Video, read
+from sora_jax.eval.modes.reading import Reading, Video, read, share_of_new
 from sora_jax.eval.reconstruction import psnr
 from sora_jax.eval.world_state import score
 from sora_jax.world.decode import decode
@@ -27,7 +27,9 @@ ROUND = 0.05  # by which a circle may be wider than high, or less wide
 APART = 0.05  # from which on two places are two; the decoder's own errors are a tenth of it
 CHANGED_DB = 3.0  # below the autoencoder's own errors: as much again has changed
 READING = 0.01  # a third of a pixel at 32 x 32: what a place is off as it is read
-READABLE = 0.5  # share of frames that must show the body in either colour
+SEEN = 0.9  # share of frames that must show the body, in whatever colour
+HALFWAY = 0.1  # about the middle of two colours, which is neither
+ALMOST = 0.25  # of the way between two colours that may be left at an end
 
 Measured = Mapping[str, float]
 Measure = Callable[[Case, Sequence[Video], Video], Measured]
@@ -92,17 +94,14 @@ def connect(case: Case, clips: Sequence[Video], ceiling: Video, *, largest: floa
 
 
 def turn_into(case: Case, clips: Sequence[Video], ceiling: Video) -> Measured:
-    """Whether the body has its old colour first and its new one last, and changes once between.
-    Frames that show neither, or both, are passed over, if they are few."""
-    reading = read(clips[0])
-    old, new = (
-        np.isfinite(reading.centroids(colour)[:, 0]) for colour in (_old(case), _colours(case)[0])
-    )
-    is_new = new[old != new]
-    changes = is_new[1:] != is_new[:-1]
-    enough = len(is_new) >= READABLE * case.view.frames
-    once = enough and not is_new[0] and bool(is_new[-1]) and changes.sum() == 1
-    return {"changes_once": once}
+    """Whether the body has its old colour first and its new one last, and changes once between,
+    at once or little by little. Frames about halfway say neither, and may be many; those that show
+    no body may not."""
+    new = share_of_new(clips[0], _old(case), _colours(case)[0])
+    is_new = new[np.abs(new - 0.5) > HALFWAY] > 0.5
+    seen = np.isfinite(new).mean() >= SEEN and np.isfinite(new[[0, -1]]).all()
+    ends = seen and new[0] < ALMOST and new[-1] > 1 - ALMOST
+    return {"changes_once": ends and np.count_nonzero(np.diff(is_new)) == 1}
 
 
 def loop(case: Case, clips: Sequence[Video], ceiling: Video) -> Measured:

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from sora_jax.world.decode import shrink
-from sora_jax.world.scene import Colour
-from sora_jax.world.segment import Blob, find_blobs
+from sora_jax.world.scene import PALETTE, Colour
+from sora_jax.world.segment import DARK, LEAST_AREA, VISIBLE, Blob, find_blobs
 
 Video = UInt8[np.ndarray, "t h w 3"]
 
@@ -61,6 +61,27 @@ def read(video: Video) -> Reading:
     """What a clip shows, frame by frame."""
     pixels, unit = shrink(video)
     return Reading(tuple(find_blobs(frame, unit) for frame in pixels), unit)
+
+
+def share_of_new(video: Video, old: Colour, new: Colour) -> Float[np.ndarray, " t"]:
+    """How far the one body of a clip has gone from a colour to another, from 0 to 1, in every
+    frame: its colour is taken as a sum of the two, so that one between them, which is none of the
+    palette, is read as well. nan where nothing stands out from a dark background."""
+    pixels, unit = shrink(video)
+    shares = []
+    for frame in pixels:
+        dark = frame.max(-1) < DARK
+        base = frame[dark].mean(0) if dark.any() else np.zeros(3)
+        strength = np.linalg.norm(frame - base, axis=-1)
+        body = strength > VISIBLE
+        if not dark.any() or body.sum() < LEAST_AREA * unit**2:
+            shares.append(np.nan)
+            continue
+        core = body & (strength >= np.median(strength[body]))  # edges are half background
+        rays = np.stack([np.asarray(PALETTE[colour]) - base for colour in (old, new)], 1)
+        of_old, of_new = np.linalg.lstsq(rays, frame[core].mean(0) - base)[0]
+        shares.append(np.clip(of_new / max(of_old + of_new, 1e-6), 0.0, 1.0))
+    return np.array(shares)
 
 
 def _stretch(blob: Blob) -> float:

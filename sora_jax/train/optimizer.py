@@ -100,9 +100,9 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
             adam_b1=config.beta1,
             adam_b2=config.beta2,
             adam_weight_decay=config.weight_decay,
-            weight_decay_mask=decaying,
             muon_weight_dimension_numbers=hidden_matrices,
         )
+        update = decaying_matrices(update)
     else:
         update = optax.adamw(
             rate,
@@ -186,6 +186,19 @@ def scaled_over_width(
         seen = jax.tree.map(lambda x, scale: x if scale == 1 else x / scale, model, scales)
         updates, state = inner.update(gradients, state, seen)
         return jax.tree.map(lambda x, scale: x if scale == 1 else x * scale, updates, scales), state
+
+    return optax.GradientTransformation(inner.init, update)
+
+
+def decaying_matrices(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`inner`, which looks at weights for their decay alone and takes no mask of those that do, as
+    the Adam within optax's Muon: it sees zeros at biases and norm scales."""
+
+    def update(gradients: Any, state: Any, model: Any) -> tuple[Any, Any]:
+        seen = jax.tree.map(
+            lambda x, decays: x if decays else jnp.zeros_like(x), model, decaying(model)
+        )
+        return inner.update(gradients, state, seen)
 
     return optax.GradientTransformation(inner.init, update)
 

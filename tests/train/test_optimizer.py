@@ -39,16 +39,17 @@ def test_matrices_decay_and_biases_and_scales_do_not(make_model: nnx.Module) -> 
         assert decays == (last in ("kernel", "embedding")), name
 
 
-def test_decay_pulls_matrices_alone_when_there_is_no_gradient() -> None:
+@pytest.mark.parametrize("method", ["adamw", "muon"])
+def test_decay_pulls_matrices_alone_when_there_is_no_gradient(method: Any) -> None:
     model = randomised(make_generator)
-    optimizer = make_optimizer(CONFIG, 100)
+    optimizer = make_optimizer(dataclasses.replace(CONFIG, method=method), 100)
     update = jax.jit(optimizer.update)
     nothing = jax.tree.map(jnp.zeros_like, model)
     _, state = update(nothing, jax.jit(optimizer.init)(model), model)  # the first rate is 0
     updates, _ = update(nothing, state, model)
     before, moves = named(model), named(updates)
     rate = float(rate_schedule(CONFIG, 100)(1))
-    for name in ("dit.blocks.mlp.up.kernel", "text.embedding"):
+    for name in ("dit.blocks.mlp.up.kernel", "dit.out.kernel", "text.embedding"):
         np.testing.assert_allclose(moves[name], -rate * 0.5 * before[name], rtol=1e-5)
     for name in ("dit.blocks.mlp.up.bias", "dit.blocks.text_norm.scale", "text.position_bias"):
         assert not np.asarray(moves[name]).any()

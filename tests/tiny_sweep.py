@@ -19,6 +19,7 @@ BASE: Experiment = load_experiment(
     "sweep",
     [
         "vae_stage.training.steps=2",
+        "vae_stage.pixel_frames=80",  # rows that 8 devices divide
         "dit.heads=1",
         "dit.width=16",
         "dit.depth=1",

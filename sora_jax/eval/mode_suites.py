@@ -81,11 +81,7 @@ def modes(
     boxes = (cases.edit_box(view, seed + n) for n in itertools.count())
     boxed = list(itertools.islice((case for case in boxes if case is not None), count))
     few = max(2, count // cases.SAMPLES)
-    largest = _largest_steps(view)
-
-    def steady(measure: Callable[..., Measured]) -> Measure:
-        return functools.partial(measure, largest=largest)
-
+    steady = _knowing(largest=_largest_steps(view))
     animated = some(cases.animate)
     usual = float(np.quantile([colour_change(case.truth) for case in animated], 0.95))
     return [
@@ -227,6 +223,11 @@ def _asked(case: Case) -> str:
         f" {each.given_frames} {[(len(b.video), b.seconds) for b in each.beside]}"
         for each in case.requests
     )
+
+
+def _knowing(**known: float) -> Callable[[Callable[..., Measured]], Measure]:
+    """Makes measures of functions that also take what is known of all clips."""
+    return lambda measure: functools.partial(measure, **known)
 
 
 def _largest_steps(view: View) -> float:

@@ -35,3 +35,9 @@ def test_nothing_to_be_seen_has_no_colour() -> None:
     video = clip("red")
     video[3], video[5] = 20, 255
     assert np.isnan(share_of_new(video, "red", "blue")).nonzero()[0].tolist() == [3, 5]
+
+
+def test_a_third_colour_is_none_between_two() -> None:
+    video = clip("red")
+    video[4:6] = clip("blue")[4:6]
+    assert np.isnan(share_of_new(video, "red", "cyan")).nonzero()[0].tolist() == [4, 5]

@@ -13,7 +13,14 @@ from jaxtyping import Bool, Float, UInt8
 
 from sora_jax.world.decode import shrink
 from sora_jax.world.scene import PALETTE, Colour
-from sora_jax.world.segment import DARK, LEAST_AREA, VISIBLE, Blob, find_blobs
+from sora_jax.world.segment import (
+    DARK,
+    LEAST_AREA,
+    OFF_BLOB_COLOUR,
+    VISIBLE,
+    Blob,
+    find_blobs,
+)
 
 Video = UInt8[np.ndarray, "t h w 3"]
 
@@ -66,7 +73,8 @@ def read(video: Video) -> Reading:
 def share_of_new(video: Video, old: Colour, new: Colour) -> Float[np.ndarray, " t"]:
     """How far the one body of a clip has gone from a colour to another, from 0 to 1, in every
     frame: its colour is taken as a sum of the two, so that one between them, which is none of the
-    palette, is read as well. nan where nothing stands out from a dark background."""
+    palette, is read as well. nan where nothing stands out from a dark background, or what
+    does has a third colour."""
     pixels, unit = shrink(video)
     shares = []
     for frame in pixels:
@@ -79,8 +87,11 @@ def share_of_new(video: Video, old: Colour, new: Colour) -> Float[np.ndarray, " 
             continue
         core = body & (strength >= np.median(strength[body]))  # edges are half background
         rays = np.stack([np.asarray(PALETTE[colour]) - base for colour in (old, new)], 1)
-        of_old, of_new = np.linalg.lstsq(rays, frame[core].mean(0) - base)[0]
-        shares.append(np.clip(of_new / max(of_old + of_new, 1e-6), 0.0, 1.0))
+        colour = frame[core].mean(0) - base
+        of_old, of_new = amounts = np.linalg.lstsq(rays, colour)[0]
+        off = np.linalg.norm(rays @ amounts - colour) > OFF_BLOB_COLOUR * np.linalg.norm(colour)
+        share = np.nan if off else np.clip(of_new / max(of_old + of_new, 1e-6), 0.0, 1.0)
+        shares.append(share)
     return np.array(shares)
 
 

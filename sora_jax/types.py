@@ -71,6 +71,7 @@ class Layout:
     level_index: Int[Array, "b n"]  # into noise_levels
     noise_levels: Float[Array, "b m"]  # 0 is data ("given"), 1 is pure noise
     level_segments: Int[Array, "b m"]  # the segment each noise level belongs to
+    given_segments: Int[Array, "b n"] | None = None  # of given tokens, 0 at others: seen apart
 
 
 @jax.tree_util.register_dataclass

@@ -22,7 +22,7 @@ VOCABULARY = 64
 
 
 @functools.cache
-def tiny_networks() -> tuple[Generator, VAE]:
+def tiny_networks(given_apart: bool = False) -> tuple[Generator, VAE]:
     """A token covers 8 x 8 pixels, of 1 or 4 frames. The generator's last layer is not zero as in a
     fresh one, so that captions and noise matter."""
 
@@ -30,7 +30,7 @@ def tiny_networks() -> tuple[Generator, VAE]:
     def make() -> tuple[Generator, VAE]:
         vae = VAE(VAEConfig(channels=4, widths=(8,), folds=((4, 4),), blocks=1), rngs=nnx.Rngs(0))
         generator = Generator(
-            DiTConfig(depth=2, width=32, heads=2, patch=2),
+            DiTConfig(depth=2, width=32, heads=2, patch=2, given_apart=given_apart),
             TextConfig(depth=1, width=16, heads=2),
             channels=4,
             vocabulary=VOCABULARY,
@@ -49,9 +49,10 @@ def tiny_sampler(
     times: TimesConfig,
     devices: int = 1,
     mesh: MeshConfig | None = None,
+    given_apart: bool = False,
 ) -> Sampler:
     """A sampler of the tiny networks over so many devices, with a tokenizer of the captions."""
-    generator, vae = tiny_networks()
+    generator, vae = tiny_networks(given_apart)
     return Sampler(
         generator,
         vae,

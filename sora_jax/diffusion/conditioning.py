@@ -72,10 +72,12 @@ def layout_of(field: NoiseField, places: Places) -> Layout:
     """The transformer's view of rows: the field joined with where tokens stand."""
     rows, clips, each = field.levels.shape
     of_clips = jnp.repeat(jnp.arange(1, clips + 1), each)
+    is_given = field.level_index % each == each - 1
     return Layout(
         coordinates=places.coordinates,
         segments=places.segments,
         level_index=field.level_index,
         noise_levels=field.levels.reshape(rows, -1),
         level_segments=jnp.broadcast_to(of_clips, (rows, clips * each)),
+        given_segments=jnp.where(is_given, places.segments, 0),
     )

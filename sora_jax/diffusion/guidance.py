@@ -165,13 +165,14 @@ class _Clips:
         return jnp.where(self.of_given, noise, x)
 
     def layout_alone(self) -> Any:
-        """The layout where given tokens are at level 1: those entries of the table of levels are
-        replaced that given tokens have."""
+        """The layout where given tokens are at level 1, and given no more: those entries of the
+        table of levels are replaced that given tokens have."""
         levels = self.layout.noise_levels
         entries = jnp.arange(levels.shape[1])
         has = self.layout.level_index[..., None] == entries
         levels = jnp.where(jnp.any(has & self.of_given, 1), 1.0, levels)
-        return dataclasses.replace(self.layout, noise_levels=levels)
+        none_given = jnp.zeros_like(self.layout.segments)
+        return dataclasses.replace(self.layout, noise_levels=levels, given_segments=none_given)
 
     def mean(self, values: Float[Array, "b n c"]) -> Float[Array, "b n 1"]:
         """Over the generated tokens of each token's clip. A clip has levels of its own in its row's

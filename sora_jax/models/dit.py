@@ -5,15 +5,17 @@ come in a `Layout`, and captions come as `Text` whose segments match.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from sora_jax.config import LATER, ConfigError
-from sora_jax.nn.attention import Attention, AttentionConfig
+from sora_jax.models.memory import Remembering
+from sora_jax.models.text import caption_mean
+from sora_jax.nn.attention import Attention, AttentionConfig, Memory
 from sora_jax.nn.block_sizes import LANES
 from sora_jax.nn.layers import MLP, Linear, NoiseLevelEmbedding, RMSNorm, spread
 from sora_jax.nn.positions import PlaceEmbedding, rotary_angles
@@ -39,6 +41,8 @@ class DiTConfig:
     remat: Remat = "none"
     unroll: bool = False  # of the loop over blocks: for CPUs, where a loop's body runs slower
     compute: Literal["float32", "bfloat16"] = "float32"
+    # Given tokens see only each other, so that a sampler computes their keys and values once.
+    given_apart: bool = dataclasses.field(default=False, metadata=LATER)
     # That rates are of, at any width (muP, nn/width_scaling.py); None: of the width itself.
     base_width: int | None = dataclasses.field(default=None, metadata=LATER)
 
@@ -86,27 +90,35 @@ class Block(nnx.Module):
         layout: Layout,
         angles: Float[Array, "b n a"],
         text: Text,
+        memory: Memory | None = None,
     ) -> Float[Array, "b n d"]:
-        # Spread one vector at a time: a (b, n, 6, d) array would outweigh the activations.
-        bias = self.modulation_bias[...].astype(x.dtype)
-        tables = [modulation[:, :, i] + bias[i] for i in range(6)]
-        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = tables
-
-        def modulated(x: Array, shift: Array, scale: Array) -> Array:
-            index = layout.level_index
-            return self.norm(x) * (1 + spread(scale, index)) + spread(shift, index)
-
+        _, _, gate, mlp_shift, mlp_scale, mlp_gate = self._vectors(modulation)
         with jax.named_scope("self_attention"):
-            y = modulated(x, shift, scale)
-            y = self.attention(y, y, layout.segments, layout.segments, angles)
+            y, apart = self.seen(x, modulation, layout), layout.given_segments
+            segments = layout.segments
+            y = self.attention(y, y, segments, segments, angles, apart=apart, memory=memory)
             x = x + spread(1 + gate, layout.level_index) * y
         with jax.named_scope("cross_attention"):
             y = self.text_norm(x)
             x = x + self.cross_attention(y, text.embeddings, layout.segments, text.segments)
         with jax.named_scope("mlp"):
-            y = self.mlp(modulated(x, mlp_shift, mlp_scale))
+            y = self.mlp(self._modulated(x, mlp_shift, mlp_scale, layout))
             x = x + spread(1 + mlp_gate, layout.level_index) * y
         return constrain(x, "rows", "tokens", None)
+
+    def seen(self, x: Array, modulation: Array, layout: Layout) -> Float[Array, "b n d"]:
+        """What self-attention sees of tokens x."""
+        shift, scale, *_ = self._vectors(modulation)
+        return self._modulated(x, shift, scale, layout)
+
+    def _vectors(self, modulation: Array) -> list[Float[Array, "b m d"]]:
+        # Spread one vector at a time: a (b, n, 6, d) array would outweigh the activations.
+        bias = self.modulation_bias[...].astype(modulation.dtype)
+        return [modulation[:, :, i] + bias[i] for i in range(6)]
+
+    def _modulated(self, x: Array, shift: Array, scale: Array, layout: Layout) -> Array:
+        index = layout.level_index
+        return self.norm(x) * (1 + spread(scale, index)) + spread(shift, index)
 
 
 class DiT(nnx.Module):
@@ -129,11 +141,30 @@ class DiT(nnx.Module):
         self.out = Linear(width, token_width, ("embed", "features"), rngs=rngs, scale=0.0)
 
     def __call__(
-        self, tokens: Float[Array, "b n c"], layout: Layout, text: Text
+        self,
+        tokens: Float[Array, "b n c"],
+        layout: Layout,
+        text: Text,
+        memory: Memory | None = None,
     ) -> Float[Array, "b n c"]:
-        """Velocity of every token, float32. Values at padding (segment 0) mean nothing."""
+        """Velocity of every token, float32. Values at padding (segment 0) mean nothing. `memory`:
+        of tokens that are seen besides (memory.py)."""
+        x, condition, context = self.entered(tokens, layout, text)
+        blocks = self.blocks if memory is None else Remembering.of(self.blocks, memory)
+        remat, unroll = self.config.remat, self.config.unroll
+        x = apply_stack(blocks, x, *context, remat=remat, unroll=unroll)
+        with jax.named_scope("patches"):
+            shift, scale = jnp.split(self.final_modulation(condition), 2, -1)
+            x = self.final_norm(x) * (1 + spread(scale, layout.level_index))
+            return self.out(x + spread(shift, layout.level_index)).astype(jnp.float32)
+
+    def entered(self, tokens: Array, layout: Layout, text: Text) -> tuple[Array, Array, Any]:
+        """Tokens as the first block takes them, what they are conditioned on, and what all blocks
+        see besides."""
         dtype = jnp.dtype(self.config.compute)
         text = dataclasses.replace(text, embeddings=text.embeddings.astype(dtype))
+        if not self.config.given_apart:
+            layout = dataclasses.replace(layout, given_segments=None)
         per_axis = (self.config.time_units, self.config.place_units, self.config.place_units)
         units = layout.coordinates * jnp.array(per_axis)
         head_width = self.config.width // self.config.heads
@@ -148,27 +179,5 @@ class DiT(nnx.Module):
 
         with jax.named_scope("patches"):
             places = self.place(layout.coordinates[..., 1:]).astype(dtype)
-            x = self.embed(tokens.astype(dtype)) + places
-        x = constrain(x, "rows", "tokens", None)
-        x = apply_stack(
-            self.blocks,
-            x,
-            modulation,
-            layout,
-            angles,
-            text,
-            remat=self.config.remat,
-            unroll=self.config.unroll,
-        )
-        with jax.named_scope("patches"):
-            shift, scale = jnp.split(self.final_modulation(condition), 2, -1)
-            x = self.final_norm(x) * (1 + spread(scale, layout.level_index))
-            return self.out(x + spread(shift, layout.level_index)).astype(jnp.float32)
-
-
-def caption_mean(text: Text, level_segments: Int[Array, "b m"]) -> Float[Array, "b m d"]:
-    """Mean embedding of the caption that belongs to each noise level's segment (0 if none)."""
-    belongs = level_segments[:, :, None] == text.segments[:, None, :]
-    belongs &= text.segments[:, None, :] != 0
-    weights = belongs / jnp.maximum(belongs.sum(-1, keepdims=True), 1)
-    return jnp.einsum("bml,bld->bmd", weights.astype(text.embeddings.dtype), text.embeddings)
+            x = constrain(self.embed(tokens.astype(dtype)) + places, "rows", "tokens", None)
+        return x, condition, (modulation, layout, angles, text)

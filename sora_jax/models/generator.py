@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from sora_jax.models.dit import DiT, DiTConfig
 from sora_jax.models.text import TextConfig, TextEncoder, encode_rows
+from sora_jax.nn.attention import Memory
 from sora_jax.nn.width_scaling import tell_base_shapes
 from sora_jax.types import Layout, Text
 
@@ -44,6 +45,10 @@ class Generator(nnx.Module):
             return encode_rows(self.text, text, clips)
 
     def __call__(
-        self, tokens: Float[Array, "b n c"], layout: Layout, text: Text
+        self,
+        tokens: Float[Array, "b n c"],
+        layout: Layout,
+        text: Text,
+        memory: Memory | None = None,
     ) -> Float[Array, "b n c"]:
-        return self.dit(tokens, layout, text)
+        return self.dit(tokens, layout, text, memory)

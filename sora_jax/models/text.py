@@ -149,3 +149,11 @@ def encode_rows(
         embeddings=rearrange(each.embeddings, "(b s) l d -> b (s l) d", s=clips),
         segments=rearrange(segments, "b s l -> b (s l)"),
     )
+
+
+def caption_mean(text: Text, level_segments: Int[Array, "b m"]) -> Float[Array, "b m d"]:
+    """Mean embedding of the caption that belongs to each noise level's segment (0 if none)."""
+    belongs = level_segments[:, :, None] == text.segments[:, None, :]
+    belongs &= text.segments[:, None, :] != 0
+    weights = belongs / jnp.maximum(belongs.sum(-1, keepdims=True), 1)
+    return jnp.einsum("bml,bld->bmd", weights.astype(text.embeddings.dtype), text.embeddings)

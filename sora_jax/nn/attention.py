@@ -7,6 +7,7 @@ import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 from jax.sharding import AbstractMesh
@@ -152,6 +153,17 @@ def _attend_on(
     )(*arrays)
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Keys and values of s tokens that are seen and not computed again: of one layer, or of all,
+    with an axis over these behind the first."""
+
+    keys: Float[Array, "b *layers s h k"]
+    values: Float[Array, "b *layers s h k"]
+    segments: Int[Array, "b *layers s"]
+
+
 class Attention(nnx.Module):
     """Multi-head attention with RMS-normalised queries and keys (arXiv:2302.05442, 2.1).
 
@@ -182,15 +194,34 @@ class Attention(nnx.Module):
         segments: Int[Array, "b q"],
         source_segments: Int[Array, "b s"],
         angles: Float[Array, "b q a"] | None = None,
+        *,
+        apart: Int[Array, "b q"] | None = None,
+        memory: Memory | None = None,
     ) -> Float[Array, "b q d"]:
-        query, key, value = (
-            rearrange(y, "b n (h k) -> b n h k", h=self.heads)
-            for y in (self.query(x), self.key(source), self.value(source))
-        )
-        query, key = self.query_norm(query), self.key_norm(key)
+        """`apart`: segments of tokens that see only each other, 0 at those that see all of their
+        segment; for self-attention alone. `memory` is seen as if it were part of the source."""
+        query = self.query_norm(self._heads(self.query(x)))
         if angles is not None:
-            query, key = rotate(query, angles), rotate(key, angles)
-        mixed = attend(
-            query, key, value, segments, source_segments, self.config, among_tokens=source is x
+            query = rotate(query, angles)
+        key, value = self.keys_and_values(source, angles)
+        if memory is not None:
+            key = jnp.concatenate([memory.keys, key], 1)
+            value = jnp.concatenate([memory.values, value], 1)
+            source_segments = jnp.concatenate([memory.segments, source_segments], 1)
+        attend_to = functools.partial(
+            attend, query, key, value, config=self.config, among_tokens=source is x
         )
+        mixed = attend_to(segments, source_segments)
+        if apart is not None:
+            mixed = jnp.where(apart[..., None, None] > 0, attend_to(apart, apart), mixed)
         return self.out(rearrange(mixed, "b n h k -> b n (h k)"))
+
+    def keys_and_values(
+        self, source: Float[Array, "b s e"], angles: Float[Array, "b s a"] | None
+    ) -> tuple[Float[Array, "b s h k"], Float[Array, "b s h k"]]:
+        """What is seen of a source."""
+        key = self.key_norm(self._heads(self.key(source)))
+        return key if angles is None else rotate(key, angles), self._heads(self.value(source))
+
+    def _heads(self, x: Float[Array, "b n d"]) -> Float[Array, "b n h k"]:
+        return rearrange(x, "b n (h k) -> b n h k", h=self.heads)

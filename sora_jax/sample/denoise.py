@@ -26,6 +26,7 @@ from sora_jax.models.latents import LatentStatistics, grid_of, lay_out
 from sora_jax.models.patches import Grid
 from sora_jax.models.vae import VAE
 from sora_jax.sample.noise import clip_noise
+from sora_jax.sample.remembering import RememberingGuide
 from sora_jax.sample.requests import Size
 from sora_jax.sharding.rules import constrain, ways_of
 from sora_jax.types import Appended, EncodedBatch, LatentBatch, Places, Text
@@ -128,9 +129,14 @@ def _advance(
     field = functools.partial(field_at, inputs, places)
     text = models.generator.encode_text(inputs.text)
     null_text = models.generator.encode_text(inputs.null_text)
-    guide = guided(models.generator, config.guidance)
+    guide: Any = guided(models.generator, config.guidance)
     in_place_of_given = None
-    if size.given_frames or size.beside:
+    if size.remembered is not None:
+        of_made = slice(size.remembered * grid.height * grid.width, grid.tokens)
+        layout = layout_of(field(jnp.ones(())), places)
+        guide = RememberingGuide(models.generator, config.guidance, of_made, state.tokens, layout)
+        text, null_text = map(guide.told, (text, null_text))
+    elif size.given_frames or size.beside:
         in_place_of_given = _noise(models, inputs, size, known)
 
     def velocity(x: Float[Array, "b n p"], field: NoiseField) -> Float[Array, "b n p"]:

@@ -98,7 +98,9 @@ class Sample:
 @dataclasses.dataclass(frozen=True)
 class Size:
     """What a compiled program depends on: the pixels of its clips, the frames given to it and those
-    of each clip beside it, the parts that have noise levels of their own, and whose noise it is."""
+    of each clip beside it, the parts that have noise levels of their own, and whose noise it is.
+    `remembered`: the first latent frames whose tokens, as those of all beside, are given throughout
+    and computed once; None where all tokens are computed in every step."""
 
     frames: int
     height: int
@@ -107,6 +109,7 @@ class Size:
     beside: tuple[int, ...] = ()
     parts: int = 1
     noise_of: tuple[int, int, int] | None = None
+    remembered: int | None = None
 
 
 def size_of(request: Request, temporal: int, cell: int) -> Size:

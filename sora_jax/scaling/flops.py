@@ -121,14 +121,18 @@ def train_flops(config: DiTConfig, row: Row, text: TextConfig | None = None) -> 
 
 def hardware_flops(config: DiTConfig, row: Row, text: TextConfig | None = None) -> int:
     """`train_flops`, and what `config.remat`, the attention kernel and the encoder's blocks compute
-    again.
+    again, and where given tokens are apart, the attention that these have of their own.
 
     As the loop over blocks computes; in an unrolled one XLA may find equal matmuls and keep one.
     Not counted: what kernels pad to their blocks or skip as padding, and the scores that a ring of
     devices computes again.
     """
     trained = text is not None and text.source == "encoder"
-    again = sum(m.forward * m.again for m in _matmuls(config, row, text_trained=trained))
+    matmuls = list(_matmuls(config, row, text_trained=trained))
+    again = sum(m.forward * m.again for m in matmuls)
+    if config.given_apart:
+        among_tokens = [m for m in matmuls if m.part == "attention"]
+        again += sum(m.forward * (1 + m.gradients + m.again) for m in among_tokens)
     if text is not None and trained and text.recompute:
         last = text.depth * 2 * row.text_tokens * 2 * text.width**2  # whose result no other needs
         again += _captions_flops(text, row) - last

@@ -120,6 +120,8 @@ def test_without_history_given_tokens_are_noise_and_said_to_be() -> None:
         np.where(SEGMENTS, levels[2:], 0), np.where(SEGMENTS, expected, 0)
     )
     np.testing.assert_allclose(x[2:], np.where(given[..., None], NOISE, X), rtol=1e-6)
+    np.testing.assert_array_equal(shown.given_segments[:2], np.where(given, SEGMENTS, 0))
+    np.testing.assert_array_equal(shown.given_segments[2:], 0)  # noise sees as noise does
     # The field says the same where the function that makes it is told so.
     told = noise_field(PLACES, *prefix_given(GIVEN, of.levels[..., 0], jnp.ones((2, 2))))
     np.testing.assert_array_equal(levels[2:], told.per_token()[..., 0])

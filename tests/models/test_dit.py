@@ -11,9 +11,10 @@ from flax import nnx
 from jax.extend.core import jaxprs_in_params
 
 from sora_jax.config import ConfigError
-from sora_jax.models.dit import DiT, DiTConfig, caption_mean
+from sora_jax.models.dit import DiT, DiTConfig
 from sora_jax.models.latents import token_coordinates
 from sora_jax.models.patches import Grid
+from sora_jax.models.text import caption_mean
 from sora_jax.types import Layout, Text
 from tests.tiny import DIT, randomised
 

@@ -70,6 +70,7 @@ def tokens_and_layout(config: DiTConfig, row: Row) -> tuple[jax.ShapeDtypeStruct
         level_index=integers(row.tokens),
         noise_levels=array(1, row.levels),
         level_segments=integers(row.levels),
+        given_segments=integers(row.tokens),
     )
     return array(1, row.tokens, config.patch**2 * row.channels), layout
 
@@ -177,6 +178,14 @@ def test_training_and_what_is_recomputed_are_exact(remat: Remat, text: TextConfi
     assert train_flops(config, ROW, text) == train_flops(DIT, ROW, text)
     nothing_again = remat == "none" and text != RECOMPUTED
     assert (hardware_flops(config, ROW, text) == train_flops(DIT, ROW, text)) == nothing_again
+
+
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_the_attention_of_given_tokens_apart_is_counted_as_computed(remat: Remat) -> None:
+    apart = dataclasses.replace(DIT, given_apart=True, remat=remat)
+    found = traced_flops(*training_program(apart, ROW, None))
+    assert hardware_flops(apart, ROW) == found
+    assert train_flops(apart, ROW) == train_flops(DIT, ROW)
 
 
 def test_text_encoder_is_exact() -> None:

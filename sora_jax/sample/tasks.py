@@ -29,7 +29,7 @@ from sora_jax.sample.requests import MAX_PARTS, Beside, Request, RequestError, V
 
 Image = UInt8[np.ndarray, "h w 3"]
 Box = tuple[int, int, int, int]
-EDIT_STRENGTH, TURN_STRENGTH, BOX_STRENGTH = 0.7, 0.8, 1.0  # where none is asked for
+EDIT_STRENGTH, TURN_STRENGTH, BOX_STRENGTH = 0.8, 0.8, 1.0  # where none is asked for
 
 
 def generate(request: Request) -> Request:

@@ -36,6 +36,7 @@ from sora_jax.models.vae import State
 from sora_jax.processes import to_host
 from sora_jax.sample.generate import Sampler, batch_rows, latent_frames
 from sora_jax.sample.requests import MAX_PARTS, Request, RequestError, Video
+from sora_jax.sample.sizes import divisible
 from sora_jax.sample.stream import decode_chunk, whole
 from sora_jax.sharding.mesh import picture_mesh
 from sora_jax.sharding.rules import clips_sharding, replicated
@@ -70,17 +71,20 @@ class Made:
 
 class Windows:
     """Makes the windows of one clip, in order: what one has `Made` is given to the next, which uses
-    it up, for its arrays are donated.
+    it up, for its arrays are donated. A size that the networks do not divide is made larger, and
+    what comes out is cut.
 
     Two programs sample and at most four decode, whatever the duration.
     """
 
     def __init__(self, sampler: Sampler, asked: LongRequest) -> None:
         """Raises RequestError where it cannot be made."""
-        vae, first = sampler.models.vae, asked.first
-        sampler.size_of(first)
+        vae = sampler.models.vae
         _check(asked)
-        self.asked, self._sampler, self._vae = asked, sampler, vae
+        first = divisible(asked.first, vae.config.temporal, sampler.models.cell)
+        first = dataclasses.replace(first, frames=asked.first.frames)
+        sampler.size_of(first)
+        self.asked, self.first, self._sampler, self._vae = asked, first, sampler, vae
         self._patch = sampler.models.patch
         self._grid = grid_of(vae, first.frames, first.height, first.width, self._patch)
         temporal, self._given = vae.config.temporal, latent_frames(vae, asked.context)
@@ -107,12 +111,13 @@ class Windows:
         given = self._given // self._new if rolls else 0
         if made is None:
             return dataclasses.replace(
-                asked.first,
+                self.first,
                 start_levels=(1.0,) * (given + asked.levels),
                 end_levels=(0.0,) * (given + 1) + inner,
             )
         return dataclasses.replace(
-            asked.first,
+            self.first,
+            kept=None,
             prompt=self._prompt(self.before(number) / asked.first.fps),
             seed=window_seed(asked.first.seed, number),
             given=to_host(made.context),
@@ -131,13 +136,13 @@ class Windows:
         start = self._given if made else 0
         video, state = self._decoded(tokens, start, None if made is None else made.decoder)
         past = video if made is None else np.concatenate([to_host(made.context), video])
-        return video[: self.before(number + 1) - self.before(number)], self._left(
-            state, past[-self.asked.context :], tokens
-        )
+        first, frames = self.asked.first, self.before(number + 1) - self.before(number)
+        left = self._left(state, past[-self.asked.context :], tokens)
+        return video[:frames, : first.height, : first.width], left
 
     def begin(self) -> Made:
         """What is left by a window, without its content: a state to go on from has its shapes."""
-        first = self.asked.first
+        first = self.first
         tokens = np.zeros((self._grid.tokens, self._patch**2 * self._vae.config.channels), "f4")
         _, state = self._decode(self._latents(tokens, 0, 1), None)
         shape = (self.asked.context, first.height, first.width, 3)

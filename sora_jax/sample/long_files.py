@@ -21,8 +21,10 @@ from sora_jax.sample.video_io import describe_request, enlarged
 def describe_long(windows: Windows, is_cut: bool, more: Mapping[str, Any]) -> dict[str, Any]:
     """What the file of a clip says, as that of any sample. `more`: what made it, and what else is
     known, which goes before what is here."""
-    asked = windows.asked
-    own = describe_request(asked.first, is_cut)
+    asked, made = windows.asked, windows.first
+    is_whole = (made.height, made.width) == (asked.first.height, asked.first.width)
+    made_at = None if is_whole else (asked.frames, made.height, made.width)
+    own = describe_request(asked.first, is_cut, made_at)
     own["frames"] = asked.frames
     own["field"] |= {
         "windows": windows.count,

@@ -73,6 +73,20 @@ def test_the_first_window_is_the_clip_that_is_asked_for_alone(sampler: Sampler) 
 
 
 @pytest.mark.parametrize("levels", [1, 3])
+def test_a_size_that_does_not_divide_is_cut_out_of_the_next_one(
+    sampler: Sampler, levels: int
+) -> None:
+    first = dataclasses.replace(WINDOW, height=13, width=20)
+    found = made(sampler, asked(levels, first=first))
+    np.testing.assert_array_equal(found, made(sampler, asked(levels))[:, :13, :20])
+    picture = found[0][::-1]
+    animated = tasks.animate(first, picture)
+    edges = np.pad(picture, ((0, 3), (0, 4), (0, 0)), mode="edge")
+    whole = made(sampler, asked(levels, first=tasks.animate(WINDOW, edges)))
+    np.testing.assert_array_equal(made(sampler, asked(levels, first=animated)), whole[:, :13, :20])
+
+
+@pytest.mark.parametrize("levels", [1, 3])
 def test_all_follows_from_the_seed(sampler: Sampler, levels: int) -> None:
     one = made(sampler, asked(levels))
     np.testing.assert_array_equal(one, made(sampler, asked(levels)))

@@ -125,3 +125,13 @@ def test_parts_of_another_clip_are_not_gone_on_from(
     for changes, named in (({"frames": 60}, "frames, field"), ({"history_level": 0.1}, "field")):
         with pytest.raises(UserError, match=f"parts of a job of another {named}: give another"):
             write(sampler, dataclasses.replace(LONG, **changes), path)
+
+
+def test_a_file_tells_the_size_that_it_was_cut_out_of(sampler: Sampler, tmp_path: Path) -> None:
+    asked = dataclasses.replace(LONG, first=dataclasses.replace(WINDOW, height=13, width=20))
+    for request, made_at in ((LONG, None), (asked, [40, 16, 24])):
+        path = tmp_path / f"{request.first.height}.mp4"
+        write(sampler, request, path)
+        said = read_json(path.with_suffix(".json"))
+        assert (said["height"], said["width"]) == (request.first.height, request.first.width)
+        assert said["made_at"] == made_at

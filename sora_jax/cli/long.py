@@ -7,11 +7,11 @@ from typing import Any
 
 from absl import flags
 
+from sora_jax.cli.expansion import Story, Told
 from sora_jax.cli.tasks import Asked
 from sora_jax.config import ConfigError
 from sora_jax.generator import Generator
 from sora_jax.sample.long_files import write_long
-from sora_jax.sample.requests import Request
 from sora_jax.sample.video_io import file_stem
 
 
@@ -60,6 +60,11 @@ class LongFlags:
         """Whether clips are of several windows."""
         return self._seconds.value is not None or self._window.value is not None
 
+    @property
+    def story(self) -> Story:
+        """Prompts that take over; raises ConfigError where --then is not understood."""
+        return tuple(map(_turn, self._then.value))
+
     def of_window(self, asked: Asked) -> Asked:
         """What is asked for of a clip's first window, or of the clip if there is one window.
 
@@ -81,29 +86,28 @@ class LongFlags:
     def write(
         self,
         generator: Generator,
-        firsts: Sequence[Request],
+        told: Sequence[Told],
         context: int | None,
         frames: int | None,
         directory: Path,
-        made_by: Sequence[Mapping[str, Any]],
+        made_by: Mapping[str, Any],
     ) -> None:
         """Makes a clip from each first window, and writes it into `directory`.
 
         Raises:
-            ConfigError: --then is not understood.
             RequestError: a clip cannot be made.
             UserError: there are parts of another clip, or a file cannot be written.
         """
         more: dict[str, Any] = {
             "levels": 1 if self._levels.value is None else self._levels.value,
             "history_level": self._history_level.value,
-            "story": tuple(map(_turn, self._then.value)),
         }
-        for number, (first, said) in enumerate(zip(firsts, made_by, strict=True)):
+        for number, one in enumerate(told):
+            first, said = one.request, {**made_by, **one.said}
             if self._seconds.value is not None:
                 frames = round(self._seconds.value * first.fps)
             assert frames is not None
-            asked = generator.long_request(first, frames, context=context, **more)
+            asked = generator.long_request(first, frames, context=context, story=one.story, **more)
             name = file_stem(number, said.get("prompt_before_expansion", first.prompt), first.seed)
             write_long(generator.sampler, asked, directory / f"{name}.mp4", said)
 

@@ -224,13 +224,13 @@ def main(argv: Sequence[str]) -> None:
         )
         for number, request in enumerate(make_requests(generator, asked, prompts))
     ]
-    requests, each = expanded(run, sampler, requests, EXPAND.value, EXPAND_MODEL.value)
+    told = expanded(run, sampler, requests, LONG.story, EXPAND.value, EXPAND_MODEL.value)
+    requests, each = [one.request for one in told], [one.said for one in told]
     directory = Path(OUTPUT.value or run.directory / "samples")
     files = [Path(path).name for path in (*IMAGE.value, *VIDEO.value)]
     provenance = provenance_of(run, sampler) | {"given_files": files}
     if LONG.are_given:
-        made_by = [provenance | own for own in each]
-        LONG.write(generator, requests, GIVEN_FRAMES.value, FRAMES.value, directory, made_by)
+        LONG.write(generator, told, GIVEN_FRAMES.value, FRAMES.value, directory, provenance)
         return
     small = None
     if PREVIEW.value is not None:

@@ -383,3 +383,15 @@ def test_videos_are_named_as_vbench_looks_for_them(
     with pytest.raises(UserError, match="no file can be called 'a/c-0.mp4': leave slashes out"):
         sora_sample("--vbench", "--prompt=a/c", f"--output={tmp_path / 'none'}")
     assert not (tmp_path / "none").exists()
+
+
+def test_prompts_that_take_over_are_expanded_too(
+    sora_sample: Callable[..., list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny_models, "TEXT_LENGTH", 64)
+    story = ("--then=1:red circle moves left", "--then=1.5:a dog")
+    flags = ("--prompt=a red circle", "--seconds=2", "--window=13", "--steps=1", "--seed=3")
+    [made] = sora_sample(*flags, *story, "--expand=offline")
+    turn = complete("red circle moves left", 3, False, WorldConfig())
+    assert made["story"] == [[1.0, turn], [1.5, "a dog"]]
+    assert made["story_before_expansion"] == [[1.0, "red circle moves left"], [1.5, "a dog"]]

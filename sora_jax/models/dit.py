@@ -92,10 +92,10 @@ class Block(nnx.Module):
         text: Text,
         memory: Memory | None = None,
     ) -> Float[Array, "b n d"]:
-        _, _, gate, mlp_shift, mlp_scale, mlp_gate = self._vectors(modulation)
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = self._vectors(modulation)
         with jax.named_scope("self_attention"):
-            y, apart = self.seen(x, modulation, layout), layout.given_segments
-            segments = layout.segments
+            y, segments = self._modulated(x, shift, scale, layout), layout.segments
+            apart = layout.given_segments
             y = self.attention(y, y, segments, segments, angles, apart=apart, memory=memory)
             x = x + spread(1 + gate, layout.level_index) * y
         with jax.named_scope("cross_attention"):

@@ -9,7 +9,7 @@ import numpy as np
 
 from sora_jax.world.scene import SPEED, Body, Colour, Direction, Scene, Shape, Size, Speed, Style
 
-Movement = Literal["rests", "moves", "falls", "thrown"]
+Movement = Literal["rests", "moves", "falls", "thrown", "swings"]
 ADVERB: dict[Speed, str] = {"slow": "slowly", "fast": "fast"}
 
 
@@ -19,7 +19,7 @@ class ObjectFacts:
 
     `rests`: stands still. `moves`: at constant velocity along an axis. `falls`: from rest, so its
     direction is down and it has no speed. `thrown`: launched sideways under gravity, in that
-    direction and at that speed.
+    direction and at that speed. `swings`: to and fro, and first in that direction, at that speed.
     """
 
     colour: Colour
@@ -32,7 +32,7 @@ class ObjectFacts:
 
 def facts(scene: Scene, is_image: bool) -> tuple[ObjectFacts, ...]:
     """The facts of each body, in the order of the scene's bodies."""
-    return tuple(_facts_of(body, scene.gravity > 0, is_image) for body in scene.bodies)
+    return tuple(_facts_of(body, scene, is_image) for body in scene.bodies)
 
 
 def caption(scene: Scene, style: Style, is_image: bool, generator: np.random.Generator) -> str:
@@ -74,14 +74,14 @@ def speed_of(speed: float) -> Speed:
     return min(SPEED, key=lambda name: abs(math.log(SPEED[name] / speed)))
 
 
-def _facts_of(body: Body, has_gravity: bool, is_image: bool) -> ObjectFacts:
+def _facts_of(body: Body, scene: Scene, is_image: bool) -> ObjectFacts:
     if is_image:
         return ObjectFacts(body.colour, body.shape, body.size, None, None, None)
     if not any(body.velocity):
-        if has_gravity:
+        if scene.gravity:
             return ObjectFacts(body.colour, body.shape, body.size, "falls", "down", None)
         return ObjectFacts(body.colour, body.shape, body.size, "rests", None, None)
-    movement: Movement = "thrown" if has_gravity else "moves"
+    movement: Movement = "thrown" if scene.gravity else "swings" if scene.period else "moves"
     speed = speed_of(math.hypot(*body.velocity))
     return ObjectFacts(
         body.colour, body.shape, body.size, movement, direction_of(*body.velocity), speed
@@ -99,5 +99,5 @@ def _phrase(told: ObjectFacts, style: Style) -> str:
     if told.movement in ("rests", "falls"):
         return f"{looks} {told.movement}"
     assert told.speed is not None
-    verb = "is thrown" if told.movement == "thrown" else "moves"
+    verb = "is thrown" if told.movement == "thrown" else told.movement
     return f"{looks} {verb} {told.direction} {ADVERB[told.speed]}"

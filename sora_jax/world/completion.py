@@ -8,12 +8,12 @@ from typing import TypeVar, get_args
 
 import numpy as np
 
-from sora_jax.world.caption import ObjectFacts, sentence
+from sora_jax.world.caption import Movement, ObjectFacts, sentence
 from sora_jax.world.prompts import Described, UnreadError, read_prompt
 from sora_jax.world.scene import Colour, Direction, Motion, WorldConfig
 
 Choice = TypeVar("Choice")
-EVERYTHING = WorldConfig(motions=get_args(Motion))
+EVERYTHING = WorldConfig(motions=get_args(Motion), free_time=0.75, swing=0.5)
 
 
 def complete(text: str, seed: int, is_image: bool, config: WorldConfig) -> str:
@@ -75,27 +75,32 @@ def _motions(
 ) -> list[Described]:
     """Of each object: its motion, complete; of an image's, only where any is told."""
     asked = [replace(each, size=None, colour=None, shape=None) for each in objects]
+
+    def fitting(motions: Sequence[Described]) -> list[list[Described]]:
+        return [
+            [Described()]
+            if is_image and each == Described()
+            else [motion for motion in motions if each.agrees(motion)]
+            for each in asked
+        ]
+
     for allowed in (config, EVERYTHING):
-        scenes = []
-        for motions in (_without_gravity(allowed), _under_gravity(allowed)):
-            fitting = [
-                [Described()]
-                if is_image and each == Described()
-                else [motion for motion in motions if each.agrees(motion)]
-                for each in asked
-            ]
-            if all(fitting):
-                scenes.append(fitting)
+        going_on = (_without_gravity(allowed, "moves"), _under_gravity(allowed))
+        scenes = [each for each in map(fitting, going_on) if all(each)]
+        if allowed.swing:
+            swinging = fitting(_without_gravity(allowed, "swings"))
+            if all(swinging) and (not scenes or generator.random() < allowed.swing):
+                scenes = [swinging]
         if scenes:
-            return [_draw(fitting, generator) for fitting in _draw(scenes, generator)]
+            return [_draw(each, generator) for each in _draw(scenes, generator)]
     raise UnreadError("no scene of the world shows these motions together")
 
 
-def _without_gravity(config: WorldConfig) -> list[Described]:
+def _without_gravity(config: WorldConfig, verb: Movement) -> list[Described]:
     motions = [Described(movement="rests")] if "still" in config.motions else []
     if "constant" in config.motions:
         motions += [
-            Described(movement="moves", direction=direction, speed=speed)
+            Described(movement=verb, direction=direction, speed=speed)
             for direction, speed in product(config.directions, config.speeds)
         ]
     return motions

@@ -17,7 +17,17 @@ from numpy.typing import NDArray
 
 from sora_jax.world.caption import Movement, direction_of, speed_of
 from sora_jax.world.render import coverage
-from sora_jax.world.scene import GRAVITY, SIZE_RADIUS, SPEED, Colour, Direction, Shape, Size, Speed
+from sora_jax.world.scene import (
+    GRAVITY,
+    PERIOD,
+    SIZE_RADIUS,
+    SPEED,
+    Colour,
+    Direction,
+    Shape,
+    Size,
+    Speed,
+)
 from sora_jax.world.segment import Blob, Floats, find_blobs
 
 WORKING_UNIT = 32
@@ -33,6 +43,14 @@ LEAST_FLIGHT = 0.35
 jumpy path may be chance."""
 MOST_SURPRISE = 0.8
 """Pixels by which a centroid may miss the place that its flight so far foretells."""
+SLOWEST = 0.6 * SPEED["slow"]
+"""Speed from which on one is slow, and a swing is one."""
+PERIODS = np.linspace(*PERIOD, 41)
+"""Of the swings that a path is compared with, in seconds."""
+MOST_OF_SWING = 0.9
+"""Share of a swing that must be seen: up to three quarters of one are as a bounce off a wall."""
+SWING_FIT = 0.4
+"""Pixels by which the places of a swing may be off, root mean square."""
 WORST_FIT = 0.15
 """Squared error over area beyond which a blob is none of the shapes."""
 CLEAR_FIT = 0.85
@@ -212,7 +230,8 @@ def _fit_motion(
 
     Each of the two is followed from the first frame for as long as it foretells the next centroid,
     so a fit ends before a bounce; the one that lasts longer holds. None where neither lasts three
-    frames and `LEAST_FLIGHT`, or both last as long and fit about as well.
+    frames and `LEAST_FLIGHT`, or both last as long and fit about as well. "swings" where neither
+    lasts to the end, and a swing does.
     """
     found = np.flatnonzero(np.isfinite(centroids[:, 0]))
     if len(found) < 3 or found[0] > 1:
@@ -224,6 +243,10 @@ def _fit_motion(
     (best, (frames, miss, velocity)), (_, (other_frames, other_miss, _)) = sorted(
         flights.items(), key=lambda item: (-item[1][0], item[1][1])
     )
+    if frames < len(found):
+        swing = _swing(found / fps, centroids[found], unit)
+        if swing is not None:
+            return swing, "swings"
     least = min(LEAST_FLIGHT, (len(centroids) - 2) / fps)
     if frames < 3 or found[frames - 1] / fps < least:
         return None, None
@@ -248,6 +271,20 @@ def _follow(
     return frames, float(np.sqrt((off[:frames] ** 2).mean())), line[1]
 
 
+def _swing(times: Floats, centroids: Floats, unit: float) -> tuple[float, float] | None:
+    """The velocity of the swing from its middle that places are those of; None: they are of none,
+    or show too little of it."""
+    best, velocity = SWING_FIT / unit, None
+    for period in PERIODS[times[-1] >= MOST_OF_SWING * PERIODS]:
+        turn = period / (2 * math.pi)
+        design = np.stack([np.ones_like(times), turn * np.sin(times / turn)], axis=1)
+        line = np.linalg.lstsq(design, centroids, rcond=None)[0]
+        miss = float(np.sqrt(np.square(design @ line - centroids).sum(axis=1).mean()))
+        if miss < best and math.hypot(*line[1]) > SLOWEST:
+            best, velocity = miss, (float(line[1, 0]), float(line[1, 1]))
+    return velocity
+
+
 def _name_motion(
     velocity: tuple[float, float] | None, movement: Movement | None
 ) -> tuple[Direction | None, Speed | None, Movement | None]:
@@ -261,5 +298,5 @@ def _name_motion(
         return None, None, "rests"
     main, side = max(map(abs, velocity)), min(map(abs, velocity))
     direction = direction_of(*velocity) if main > 2.5 * side else None
-    speed = speed_of(pace) if 0.6 * SPEED["slow"] < pace < 1.6 * SPEED["fast"] else None
-    return direction, speed, "thrown" if movement == "falls" else "moves"
+    speed = speed_of(pace) if SLOWEST < pace < 1.6 * SPEED["fast"] else None
+    return direction, speed, "thrown" if movement == "falls" else movement

@@ -22,14 +22,25 @@ Contact = tuple[Literal["low", "high", "pair"], int, int]
 def simulate(scene: Scene, times: np.ndarray) -> States:
     """The state at each of the times [f], in seconds from 0 and in any order.
 
-    The state at a time does not depend on which other times are asked for. Raises ValueError for a
-    negative time, and for a scene with more than `MAX_EVENTS` contacts.
+    The state at a time does not depend on which other times are asked for. Bodies that swing go to
+    and fro on the way of their first period / pi seconds, as a pendulum does: at their own
+    velocity in the middle. Raises
+    ValueError for a negative time, and for a scene with more than `MAX_EVENTS` contacts.
     """
     times = np.asarray(times, np.float64)
     if times.size and times.min() < 0:
         raise ValueError(
             f"simulate: time {times.min()} s lies before the scene begins: ask for times from 0"
         )
+    if not scene.period:
+        return _go_on(scene, times)
+    turn = scene.period / (2 * math.pi)
+    straight = _go_on(scene, turn * (1 + np.sin(times / turn)))
+    return States(straight.positions, straight.velocities * np.cos(times / turn)[:, None, None])
+
+
+def _go_on(scene: Scene, times: np.ndarray) -> States:
+    """The states of bodies that turn round at contacts alone."""
     flights = _flights(scene, float(times.max(initial=0.0)))
     starts = np.array([start for start, _, _ in flights])
     index = np.searchsorted(starts, times, side="right") - 1

@@ -18,6 +18,7 @@ _VERBS: dict[Movement, str] = {
     "rests": "rests rest resting stands stand standing stays stay staying still",
     "falls": "falls fall falling drops drop dropping",
     "thrown": "thrown",
+    "swings": "swings swing swinging",
 }
 _SHAPES = {f"{shape}{'es' if shape == 'cross' else 's'}": shape for shape in get_args(Shape)}
 _WORDS: dict[str, Mapping[str, Any]] = {
@@ -35,7 +36,7 @@ _ANY_SHAPE = {"shape", "object", "shapes", "objects"}
 _NOUNS = _WORDS["shape"].keys() | _ANY_SHAPE
 _PLURALS = _SHAPES.keys() | {"shapes", "objects"}
 _FILLERS = {"a", "an", "the", "is", "are", "that", "which"}
-_OF_SEVERAL = {"move", "go", "rest", "stand", "stay", "fall", "drop", "are"}
+_OF_SEVERAL = {"move", "go", "rest", "stand", "stay", "fall", "drop", "swing", "are"}
 _CAMERA = re.compile(r"(?:the )?camera (?:pans|panning|moves|moving) (left|right|up|down)")
 _SPLIT = re.compile(r"\s*[,;.]\s*(?:and |while |with )?|\s+(?:and|while|with)\s+")
 

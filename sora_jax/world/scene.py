@@ -15,6 +15,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from sora_jax.errors import ConfigError
+from sora_jax.fields import LATER
 
 Shape = Literal["circle", "square", "triangle", "diamond", "star", "cross"]
 Colour = Literal["red", "green", "blue", "yellow", "magenta", "cyan", "orange", "white"]
@@ -65,6 +66,9 @@ GRAVITY = 1.2
 CAMERA_SPEED = 0.3
 """World units per second."""
 
+PERIOD = (1.0, 2.0)
+"""Seconds that a swing takes to and fro, least and most."""
+
 MAX_RESTARTS = 200
 MAX_TRIES = 80
 
@@ -74,8 +78,9 @@ class WorldConfig:
     """Which scenes may be drawn.
 
     `texture` is the peak contrast of the background, in units of full brightness. `camera_pan` is
-    the probability that the camera moves. Nothing touches a wall or another body before
-    `free_time` seconds. `styles` are those of the captions.
+    the probability that the camera moves, and `swing` that all that moves swings to and fro, in a
+    scene without gravity. Nothing touches a wall or another body before `free_time` seconds.
+    `styles` are those of the captions.
     """
 
     min_objects: int = 1
@@ -90,6 +95,7 @@ class WorldConfig:
     camera_pan: float = 0.0
     free_time: float = 0.5
     styles: tuple[Style, ...] = get_args(Style)
+    swing: float = field(default=0.0, metadata=LATER)
 
     def __post_init__(self) -> None:
         choices = {
@@ -123,6 +129,14 @@ class WorldConfig:
             )
         if self.free_time < 0:
             raise ConfigError(f"world.free_time is {self.free_time}: seconds cannot be negative")
+        if not 0 <= self.swing <= 1:
+            raise ConfigError(f"world.swing is {self.swing}: it is a probability, from 0 to 1")
+        if self.swing and self.free_time < PERIOD[1] / math.pi:
+            raise ConfigError(
+                f"world.free_time is {self.free_time}: where bodies swing it must be at least"
+                f" {PERIOD[1] / math.pi:.2f} s, the time from one end of the longest swing to the"
+                " other at full speed"
+            )
 
 
 @dataclass(frozen=True)
@@ -141,7 +155,11 @@ class Body:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that determines a clip but its pixel size, duration and frame rate."""
+    """All that determines a clip but its pixel size, duration and frame rate.
+
+    `period`: seconds in which all bodies swing to and fro once, 0 where they go on. A clip then
+    begins in the middle of the swing, with the bodies' velocities; their positions are where it
+    turns round."""
 
     bodies: tuple[Body, ...]
     gravity: float
@@ -150,6 +168,7 @@ class Scene:
     texture: float
     camera_velocity: tuple[float, float]
     seed: int
+    period: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -209,12 +228,20 @@ def sample_scene(seed: int, aspect: float, config: WorldConfig) -> Scene:
                     config.texture,
                     camera_velocity,
                     seed,
+                    0.0 if gravity else _draw_period(seed, config.swing),
                 )
     raise ConfigError(
         f"world: {count} objects found no place in a box of {box[0]:.2f} x {box[1]:.2f} where they"
         f" stay free of contact for {config.free_time} s (seed {seed}): lower world.max_objects or"
         " world.free_time"
     )
+
+
+def _draw_period(seed: int, swing: float) -> float:
+    """From a stream of its own: scenes are otherwise the same whether any of them swing."""
+    generator = np.random.default_rng(np.random.SeedSequence((0x5319, seed)))
+    swings, period = generator.random() < swing, generator.uniform(*PERIOD)
+    return float(period) if swings else 0.0
 
 
 def _draw_body(

@@ -1,5 +1,6 @@
 """Captions are regular, short and true."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -8,10 +9,12 @@ import pytest
 from sora_jax.world.caption import caption, facts
 from sora_jax.world.scene import Scene, WorldConfig, make_body, sample_scene
 
-CONFIG = WorldConfig(motions=("still", "constant", "gravity"), camera_pan=0.3)
+CONFIG = WorldConfig(
+    motions=("still", "constant", "gravity"), camera_pan=0.3, free_time=0.75, swing=0.3
+)
 PHRASE = re.compile(
     r"a (?P<size>small|medium|large) (?P<colour>\w+) (?P<shape>\w+)"
-    r"( (?P<movement>rests|falls|moves|is thrown)"
+    r"( (?P<movement>rests|falls|moves|swings|is thrown)"
     r"( (?P<direction>left|right|up|down) (?P<speed>slowly|fast))?)?"
 )
 
@@ -47,9 +50,13 @@ def test_facts_follow_from_the_state() -> None:
     still, left = make_body(*looks, (0.0, 0.0)), make_body(*looks, (-0.25, 0.0))
     calm = Scene((still, left), 0.0, (1.0, 1.0), 0, 0.0, (0.0, 0.3), 0)
     heavy = Scene((still, left), 1.2, (1.0, 1.0), 0, 0.0, (0.0, 0.0), 0)
-    motion = [[(f.movement, f.direction, f.speed) for f in facts(s, False)] for s in (calm, heavy)]
+    swung = dataclasses.replace(calm, period=1.5)
+    scenes = (calm, heavy, swung)
+    motion = [[(f.movement, f.direction, f.speed) for f in facts(s, False)] for s in scenes]
     assert motion[0] == [("rests", None, None), ("moves", "left", "slow")]
     assert motion[1] == [("falls", "down", None), ("thrown", "left", "slow")]
+    assert motion[2] == [("rests", None, None), ("swings", "left", "slow")]
+    assert "a large cyan star swings left slowly" in say(swung)
     assert all(f.movement is f.direction is f.speed is None for f in facts(heavy, True))
     assert say(calm).endswith(", the camera pans down")
     assert "camera" not in say(heavy) + say(calm, is_image=True) + say(calm, style="short")

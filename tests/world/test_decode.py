@@ -1,5 +1,6 @@
 """The decoder reads what is there, through a codec's losses too, and admits what it cannot tell."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
@@ -123,6 +124,19 @@ def test_frame_rates_do_not_matter() -> None:
         for index in range(20):
             total.add(source, index, nothing)
         assert total.worst() >= 0.95
+
+
+@pytest.mark.parametrize(("loss", "least"), [(nothing, 0.99), (blur, 0.97), (blocks, 0.95)])
+def test_swings_are_read_and_nothing_else_is_read_as_one(loss: Loss, least: float) -> None:
+    swinging = dataclasses.replace(DEMO, sizes=("large",), free_time=0.75, swing=1.0)
+    total = score(swinging, SIZES, 17, 10, loss)
+    assert total.worst() >= least
+    for config in (DEMO, FULL, WorldConfig(free_time=0.1)):  # bodies that bounce early and late
+        clips = WorldSource(config, 33, 32, 32, 8.0, range(20))
+        lossy = (loss(clip.video, np.random.default_rng(n)) for n, clip in enumerate(clips))
+        read = [each.movement for video in lossy for each in decode(video, 8.0).objects]
+        assert read
+        assert "swings" not in read
 
 
 @pytest.mark.parametrize("loss", [blur, strong_blur, blocks, trail])

@@ -127,3 +127,26 @@ def test_a_body_at_rest_without_gravity_stays() -> None:
 def test_times_before_the_beginning_are_refused() -> None:
     with pytest.raises(ValueError, match=r"-1\.0 s lies before the scene begins"):
         simulate(sample_scene(0, 1.0, WorldConfig()), np.array([0.0, -1.0]))
+
+
+@pytest.mark.parametrize("period", [1.0, 1.37, 2.0])
+def test_a_swing_is_a_sine_about_its_middle_with_the_velocity_of_its_body(period: float) -> None:
+    body = disc(0.1, (0.3, 0.5), (0.5, 0.0))
+    times = np.linspace(0, 3, 61)
+    states = simulate(replace(scene_of(body), period=period), times)
+    phase, reach = 2 * math.pi * times / period, 0.5 * period / (2 * math.pi)
+    expected = 0.3 + reach * (1 + np.sin(phase))
+    np.testing.assert_allclose(states.positions[:, 0, 0], expected, atol=1e-12)
+    np.testing.assert_allclose(states.velocities[:, 0, 0], 0.5 * np.cos(phase), atol=1e-12)
+    np.testing.assert_allclose(states.positions[:, 0, 1], 0.5, atol=1e-12)
+
+
+def test_a_swing_comes_back_through_all_contacts() -> None:
+    scene = replace(sample_scene(4, 1.0, CROWDED), period=1.6)
+    times = np.arange(13) / 8
+    states = simulate(scene, np.concatenate([times, times + 1.6]))
+    np.testing.assert_allclose(states.positions[:13], states.positions[13:], atol=1e-9)
+    straight = simulate(replace(scene, period=0.0), np.array([1.6 / math.pi]))
+    np.testing.assert_allclose(
+        simulate(scene, np.array([0.4])).positions, straight.positions, atol=1e-9
+    )

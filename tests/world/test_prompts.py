@@ -14,7 +14,9 @@ from sora_jax.world.prompts import Described, Prompt, UnreadError, lost_fact, re
 from sora_jax.world.scene import WorldConfig, sample_scene
 from tests.world.test_caption import told
 
-CONFIG = WorldConfig(motions=("still", "constant", "gravity"), camera_pan=0.3)
+CONFIG = WorldConfig(
+    motions=("still", "constant", "gravity"), camera_pan=0.3, free_time=0.75, swing=0.3
+)
 SEEDS = st.integers(0, 2**31 - 1)
 
 
@@ -64,7 +66,7 @@ def test_one_changed_fact_is_a_lost_one(seed: int, place: int, kind: str) -> Non
 WORDS = re.findall(
     r"\S+",
     "a two 3 some small big red blue white circle stars object cross moves move falls resting "
-    "still thrown left up slow quickly are , and while with",
+    "still thrown swinging left up slow quickly are , and while with",
 )
 
 
@@ -95,6 +97,13 @@ def test_whatever_is_read_is_kept_and_completed(words: list[str], seed: int, ima
             [Described(1, None, None, "star", "thrown", "left", "fast")],
         ),
         (
+            "a star and a circle swing up",
+            [
+                Described(shape="star", movement="swings", direction="up"),
+                Described(shape="circle", movement="swings", direction="up"),
+            ],
+        ),
+        (
             "a star, a red circle rests and 3 squares move downwards",
             [
                 Described(shape="star", movement="moves", direction="down"),
@@ -123,6 +132,7 @@ def test_freer_words_are_read(prompt: str, objects: list[Described]) -> None:
         ("red", "'red' names no shape"),
         ("", "'' names no shape"),
         ("a circle falls and a square rests", "no scene of the world shows these motions together"),
+        ("a circle swings up and a star moves up", "no scene of the world shows these motions"),
         ("a circle is thrown up", "no scene of the world shows these motions together"),
         ("eight circles and a star", "there are no 9 colours"),
     ],
@@ -146,5 +156,10 @@ def test_what_is_open_comes_from_what_the_config_draws() -> None:
         "a small red circle rests and a small red circle rests"
     )
     assert {complete("stars", seed, True, config).count("star") for seed in range(9)} == {2}
+    swinging = dataclasses.replace(config, free_time=0.75, swing=0.25)
+    texts = [complete("two objects", seed, False, swinging) for seed in range(200)]
+    swings = sum("swings" in text for text in texts)
+    assert swings == sum("moves" not in text for text in texts)
+    assert abs(swings / 200 - 0.25) < 0.09  # 3 standard errors
     text = complete("three objects", 0, False, config)
     assert len({colour for _, colour, *_ in told(text)}) == 3  # beyond the config where it must

@@ -1,6 +1,7 @@
 """Scenes come from their seeds: hashed, within the config, and free of contact for as long as it
 says."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from sora_jax.errors import ConfigError
 from sora_jax.world.dynamics import simulate
-from sora_jax.world.scene import PALETTE, WorldConfig, sample_scene
+from sora_jax.world.scene import PALETTE, PERIOD, WorldConfig, sample_scene
 
 CONFIG = WorldConfig(motions=("still", "constant", "gravity"), camera_pan=0.3)
 
@@ -83,11 +84,43 @@ def test_directions_and_speeds_are_the_named_ones() -> None:
         ({"texture": 0.5}, r"world\.texture is 0\.5"),
         ({"camera_pan": 2.0}, r"world\.camera_pan is 2\.0"),
         ({"free_time": -1.0}, r"world\.free_time is -1\.0"),
+        ({"swing": -0.1}, r"world\.swing is -0\.1"),
+        ({"swing": 0.1}, r"world\.free_time is 0\.5: .* at least 0\.64 s"),
     ],
 )
 def test_a_config_that_makes_no_sense_is_refused(change: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         WorldConfig(**change)
+
+
+def test_a_share_of_the_scenes_swings_and_they_are_otherwise_the_same() -> None:
+    config = WorldConfig(motions=("constant", "gravity"), free_time=0.75)
+    swung = dataclasses.replace(config, swing=0.4)
+    periods = []
+    for seed in range(600):
+        scene, plain = sample_scene(seed, 1.0, swung), sample_scene(seed, 1.0, config)
+        assert dataclasses.replace(scene, period=0.0) == plain
+        if scene.gravity:
+            assert scene.period == 0.0
+        else:
+            periods.append(scene.period)
+    seen = np.array([period for period in periods if period])
+    assert abs(len(seen) / len(periods) - 0.4) < 0.09  # 3 standard errors
+    assert PERIOD[0] <= seen.min() < 1.1
+    assert 1.9 < seen.max() <= PERIOD[1]
+
+
+def test_what_swings_touches_nothing() -> None:
+    config = WorldConfig(motions=("constant",), free_time=0.75, swing=1.0)
+    for seed in range(100):
+        scene = sample_scene(seed, 1.0, config)
+        turning = np.array([0.25, 0.75]) * scene.period
+        end = simulate(dataclasses.replace(scene, period=0.0), np.array([scene.period / math.pi]))
+        starts = [[body.position for body in scene.bodies]]
+        np.testing.assert_allclose(
+            simulate(scene, turning).positions, np.concatenate([end.positions, starts]), atol=1e-12
+        )
+        assert end.velocities[0].tolist() == [list(body.velocity) for body in scene.bodies]
 
 
 def test_more_bodies_than_fit_are_refused() -> None:

@@ -248,16 +248,17 @@ def _over(name: str, usual: float | None = None) -> Callable[[Means], Means]:
 
 
 def _sizes(view: View, buckets: Sequence[Bucket], count: int, seed: int) -> Mode:
-    """Captions to clips of the trained sizes, of which there are at most three, and of others."""
-    trained = [(each.height, each.width) for each in longest(buckets)]
-    trained = list(dict.fromkeys(trained))[:3]
+    """Captions to clips of the first three trained sizes, and of others."""
+    trained = list(dict.fromkeys((each.height, each.width) for each in buckets))
     others = cases.sizes(trained, view.cell)
+    long = dict.fromkeys((each.height, each.width) for each in longest(buckets))
+    usual_sizes = list(long)[:3]
     shown = [
         cases.generate(dataclasses.replace(view, height=height, width=width), seed + n)
-        for height, width in (*trained, *others)
+        for height, width in (*usual_sizes, *others)
         for n in range(max(2, count // 2))
     ]
-    names = ["x".join(map(str, size)) for size in trained]
+    names = ["x".join(map(str, size)) for size in usual_sizes]
 
     def derived(means: Means) -> Means:
         usual = np.mean([means[f"{name}/accuracy"] for name in names])

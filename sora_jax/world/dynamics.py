@@ -23,9 +23,9 @@ def simulate(scene: Scene, times: np.ndarray) -> States:
     """The state at each of the times [f], in seconds from 0 and in any order.
 
     The state at a time does not depend on which other times are asked for. Bodies that swing go to
-    and fro on the way of their first period / pi seconds, as a pendulum does: at their own
-    velocity in the middle. Raises
-    ValueError for a negative time, and for a scene with more than `MAX_EVENTS` contacts.
+    and fro on the way of their first period / pi seconds, as a pendulum does: at their own velocity
+    in the middle. Raises ValueError for a negative time, and for a scene with more than
+    `MAX_EVENTS` contacts.
     """
     times = np.asarray(times, np.float64)
     if times.size and times.min() < 0:

@@ -141,16 +141,16 @@ def varied_clips(buckets: Sequence[Bucket]) -> Iterator[SourceClip]:
     for bucket in buckets:
         for number in range(VARIED.get(bucket.name, 0)):
             still = generator.random() < OF_PHOTOGRAPHS
-            name, pictures = (photos if still else shots)[
-                generator.integers(len(photos if still else shots))
-            ]
+            chosen = photos if still else shots
+            name, pictures = chosen[generator.integers(len(chosen))]
             video = anywhere(pictures, bucket, generator)
             clip_id = f"{name}-varied-{bucket.name}-{number:06d}"
             yield SourceClip(clip_id, name, name, vary(video, generator), FPS)
 
 
 def anywhere(pictures: np.ndarray, bucket: Bucket, generator: np.random.Generator) -> np.ndarray:
-    """A crop of a bucket's size; of a single picture one that moves."""
+    """A crop [t, h, w, 3] of a bucket's size, at a scale that is drawn, of as many frames of a film
+    one after another, or of one picture over which a camera goes."""
     highest = min(pictures.shape[1], HEIGHTS[-1])
     scale = pictures.shape[1] / generator.uniform(min(LEAST_HEIGHT, highest), highest)
     height, width = round(bucket.height * scale), round(bucket.width * scale)

@@ -47,7 +47,7 @@ SLOWEST = 0.6 * SPEED["slow"]
 """Speed from which on one is slow, and a swing is one."""
 PERIODS = np.linspace(*PERIOD, 41)
 """Of the swings that a path is compared with, in seconds."""
-MOST_OF_SWING = 0.9
+LEAST_OF_SWING = 0.9
 """Share of a swing that must be seen: up to three quarters of one are as a bounce off a wall."""
 SWING_FIT = 0.4
 """Pixels by which the places of a swing may be off, root mean square."""
@@ -275,7 +275,7 @@ def _swing(times: Floats, centroids: Floats, unit: float) -> tuple[float, float]
     """The velocity of the swing from its middle that places are those of; None: they are of none,
     or show too little of it."""
     best, velocity = SWING_FIT / unit, None
-    for period in PERIODS[times[-1] >= MOST_OF_SWING * PERIODS]:
+    for period in PERIODS[times[-1] >= LEAST_OF_SWING * PERIODS]:
         turn = period / (2 * math.pi)
         design = np.stack([np.ones_like(times), turn * np.sin(times / turn)], axis=1)
         line = np.linalg.lstsq(design, centroids, rcond=None)[0]

@@ -335,6 +335,7 @@ def test_circles_and_accuracies_are_of_each_size(
 
 
 def test_sizes_beyond_the_trained_ones_and_lengths(modes: dict[str, Mode]) -> None:
+    assert all("swings" in case.requests[0].prompt for case in modes["loop"].cases)
     assert {len(case.truth) % 4 for mode in modes.values() for case in mode.cases} == {1}
     assert sizes([(32, 32), (24, 40), (40, 24)], 8) == ((24, 48), (48, 24), (32, 40), (48, 48))
     assert sizes([(32, 32), (24, 40), (40, 24), (24, 48)], 8)[:2] == ((48, 24), (32, 40))

@@ -7,6 +7,8 @@
 (1) is classifier-free guidance (arXiv:2207.12598). v_null has the null text, that is the empty
 caption, or a negative prompt. v_alone has the caption, but the given tokens are pure noise, at
 level 1: the field's way to say that nothing is known of them (history guidance, arXiv:2502.06764).
+A row whose caption is its null text has no second term: it is all that is given that says what to
+make, so where no scale of history is asked for it takes that of text, for the same evaluations.
 (2) is adaptive projected guidance (arXiv:2410.02416) for each difference d of (1), D = x - t v_all
 the data that is predicted: what lies along D saturates colours. Its momentum is left out, for it
 would be a state between evaluations, of which a Heun step has two. (3) is section 3.4 of
@@ -74,23 +76,33 @@ def guided(
 ) -> Callable[..., Float[Array, "b n c"]]:
     """Equations (1) to (3), all evaluations in one call of k b rows; a number is a scale of text.
 
-    The result takes (x, layout, text, null_text, generated, noise), whose arrays all have b rows:
-    `generated` [b, n], which tokens are, is needed for more than a scale of text, and `noise`
-    [b, n, c] takes the place of given tokens, or is None where none are given.
+    The result takes (x, layout, text, null_text, generated, noise, is_told), whose arrays all have
+    b rows: `generated` [b, n], which tokens are, is needed for more than a scale of text; `noise`
+    [b, n, c] takes the place of given tokens, or is None where none are given; `is_told` [b], whose
+    caption is another than the null text, is needed with noise.
     """
-    config = guidance if isinstance(guidance, GuidanceConfig) else GuidanceConfig(guidance)
+    config = _config(guidance)
 
     def guide(
-        x: Array, layout: Any, text: Any, null_text: Any, generated: Any = None, noise: Any = None
+        x: Array,
+        layout: Any,
+        text: Any,
+        null_text: Any,
+        generated: Any = None,
+        noise: Any = None,
+        is_told: Any = None,
     ) -> Array:
         clips = _Clips(layout, generated)
         scales, inputs = [], [(x, layout, text)]
+        alone = None if noise is None else (*clips.alone(noise, x), text)
         if config.scale != 1:
+            untold = x, layout, null_text
             scales.append(config.scale)
-            inputs.append((x, layout, null_text))
-        if config.history != 1 and noise is not None:
+            by_history = alone is not None and config.history == 1
+            inputs.append(_by_row(is_told, untold, alone) if by_history else untold)
+        if config.history != 1 and alone is not None:
             scales.append(config.history)
-            inputs.append((clips.in_place_of_given(noise, x), clips.layout_alone(), text))
+            inputs.append(alone)
 
         def unguided() -> Array:
             return velocity(x, layout, text)
@@ -108,6 +120,17 @@ def guided(
         return jax.lax.cond(jnp.any(clips.within(config) & clips.of_generated), pushed, unguided)
 
     return guide
+
+
+def looks_away(guidance: float | GuidanceConfig, *, is_told: bool) -> bool:
+    """Whether rows, told another caption than their null text or not, are also evaluated without
+    what is given to them."""
+    config = _config(guidance)
+    return config.history != 1 or (config.scale != 1 and not is_told)
+
+
+def _config(guidance: float | GuidanceConfig) -> GuidanceConfig:
+    return guidance if isinstance(guidance, GuidanceConfig) else GuidanceConfig(guidance)
 
 
 def _pushed(
@@ -161,18 +184,16 @@ class _Clips:
         low, high = config.interval
         return (low <= self.level) & (self.level <= high)
 
-    def in_place_of_given(self, noise: Array, x: Array) -> Array:
-        return jnp.where(self.of_given, noise, x)
-
-    def layout_alone(self) -> Any:
-        """The layout where given tokens are at level 1, and given no more: those entries of the
-        table of levels are replaced that given tokens have."""
+    def alone(self, noise: Array, x: Array) -> tuple[Array, Any]:
+        """Tokens and layout where given ones are noise, at level 1 and given no more: those entries
+        of the table of levels are replaced that given tokens have."""
         levels = self.layout.noise_levels
         entries = jnp.arange(levels.shape[1])
         has = self.layout.level_index[..., None] == entries
         levels = jnp.where(jnp.any(has & self.of_given, 1), 1.0, levels)
         none_given = jnp.zeros_like(self.layout.segments)
-        return dataclasses.replace(self.layout, noise_levels=levels, given_segments=none_given)
+        layout = dataclasses.replace(self.layout, noise_levels=levels, given_segments=none_given)
+        return jnp.where(self.of_given, noise, x), layout
 
     def mean(self, values: Float[Array, "b n c"]) -> Float[Array, "b n 1"]:
         """Over the generated tokens of each token's clip. A clip has levels of its own in its row's
@@ -185,6 +206,15 @@ class _Clips:
 
     def deviation(self, values: Float[Array, "b n c"]) -> Float[Array, "b n 1"]:
         return jnp.sqrt(self.mean((values - self.mean(values)) ** 2))
+
+
+def _by_row(is_one: Bool[Array, " b"], one: Any, other: Any) -> Any:
+    """The rows of one tree of arrays, and of another where not."""
+
+    def choose(a: Array, b: Array) -> Array:
+        return jnp.where(is_one.reshape(-1, *(1,) * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(choose, one, other)
 
 
 def _ratio(one: Array, other: Array) -> Array:

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from sora_jax.data.ladder import aligned
 from sora_jax.diffusion.conditioning import NoiseField, layout_of, noise_field
@@ -130,7 +130,7 @@ def _advance(
     text = models.generator.encode_text(inputs.text)
     null_text = models.generator.encode_text(inputs.null_text)
     guide: Any = guided(models.generator, config.guidance)
-    in_place_of_given = None
+    in_place_of_given, is_told = None, _differ(inputs.text, inputs.null_text)
     if size.remembered is not None:
         of_made = slice(size.remembered * grid.height * grid.width, grid.tokens)
         layout = layout_of(field(jnp.ones(())), places)
@@ -141,7 +141,7 @@ def _advance(
 
     def velocity(x: Float[Array, "b n p"], field: NoiseField) -> Float[Array, "b n p"]:
         layout, generated = layout_of(field, places), field.loss_weight > 0
-        return _split(guide(x, layout, text, null_text, generated, in_place_of_given))
+        return _split(guide(x, layout, text, null_text, generated, in_place_of_given, is_told))
 
     def noise_at(step: Int[Array, ""]) -> Float[Array, "b n p"]:
         return _noise(models, inputs, size, known, step)
@@ -152,6 +152,12 @@ def _advance(
     is_made = field(jnp.ones(())).loss_weight[..., None] > 0
     made, data = (jnp.where(is_made, x, known) for x in (state.tokens, state.data))
     return state, made, data
+
+
+def _differ(text: Any, null_text: Any) -> Bool[Array, " b"]:
+    """The rows whose captions are others than their null text, which have none of their own."""
+    pairs = zip(*map(jax.tree.leaves, (text, null_text)), strict=True)
+    return jnp.any(jnp.stack([jnp.any(a != b, range(1, a.ndim)) for a, b in pairs]), 0)
 
 
 begin_tokens = jax.jit(_begin, static_argnames=("size", "config"))

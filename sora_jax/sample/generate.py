@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 
-from sora_jax.diffusion.guidance import GuidanceConfig
+from sora_jax.diffusion.guidance import looks_away
 from sora_jax.diffusion.patterns import Pattern
 from sora_jax.diffusion.times import TimesConfig
 from sora_jax.errors import ConfigError
@@ -128,17 +128,16 @@ class Sampler:
         """
         size = size_of(request, self.models.vae.config.temporal, self.models.cell)
         kept = latent_frames(self.models.vae, request.kept_frames)
-        if request.box is not None or not (kept or size.beside) or not self._remembers:
+        if request.box is not None or not (kept or size.beside) or not self._remembers(request):
             return size
         return dataclasses.replace(size, remembered=kept)
 
-    @property
-    def _remembers(self) -> bool:
+    def _remembers(self, request: Request) -> bool:
         """Whether given tokens are the same in all steps, and all of a row on one device."""
-        guidance = self.config.guidance
-        is_alone = isinstance(guidance, GuidanceConfig) and guidance.history != 1
+        is_told = request.prompt != request.negative_prompt
         apart = self.models.generator.dit.config.given_apart
-        return apart and not is_alone and self.mesh.shape["context"] == 1
+        is_constant = not looks_away(self.config.guidance, is_told=is_told)
+        return apart and is_constant and self.mesh.shape["context"] == 1
 
     def tokens(self, requests: Sequence[Request]) -> Float[Array, "b n p"]:
         """Normalised latent tokens of requests of one size, as many as fill the mesh, before they

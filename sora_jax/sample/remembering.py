@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,10 +46,9 @@ class RememberingGuide:
         return Told(text, remember(self.generator.dit, self.given, self.layout, text))
 
     def __call__(
-        self, x: Array, layout: Layout, told: Told, null: Told, generated: Array, noise: None = None
+        self, x: Array, layout: Layout, told: Told, null: Told, generated: Array, *_: Any
     ) -> Float[Array, "b n c"]:
         """The velocity, 0 at given tokens."""
-        del noise
 
         def made(x: Array) -> Array:
             return x[:, self.made]

@@ -58,13 +58,22 @@ class Network:
 
 
 def push(
-    config: GuidanceConfig | float, of: NoiseField, has_noise: bool = True
+    config: GuidanceConfig | float,
+    of: NoiseField,
+    has_noise: bool = True,
+    is_told: tuple[bool, bool] = (True, True),
 ) -> tuple[Any, list]:
     network = Network()
     generated = of.loss_weight > 0
     noise = jnp.asarray(NOISE) if has_noise else None
     found = guided(network, config)(
-        jnp.asarray(X), layout(of), jnp.ones(2), jnp.zeros(2), generated, noise
+        jnp.asarray(X),
+        layout(of),
+        jnp.ones(2),
+        jnp.zeros(2),
+        generated,
+        noise,
+        jnp.array(is_told),
     )
     return np.asarray(found), network.rows
 
@@ -87,6 +96,16 @@ def test_text_and_history_push_by_scales_of_their_own_in_one_call() -> None:
         expected = V + (scale - 1) * (V - NULL) + (history - 1) * (V - ALONE)
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
         assert seen == rows
+
+
+def test_rows_without_a_caption_are_pushed_by_what_is_given_to_them() -> None:
+    found, rows = push(GuidanceConfig(3.0), field(), is_told=(True, False))
+    np.testing.assert_allclose(found[0], (V + 2 * (V - NULL))[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found[1], (V + 2 * (V - ALONE))[1], rtol=1e-4, atol=1e-5)
+    assert rows == [4]  # as of any scale of text
+    asked, _ = push(GuidanceConfig(3.0, 2.5), field(), is_told=(True, False))
+    expected = V + 2 * (V - NULL) + 1.5 * (V - ALONE)  # where NULL is V, the first is nothing
+    np.testing.assert_allclose(asked, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_history_costs_nothing_where_nothing_is_given() -> None:

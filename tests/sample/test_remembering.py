@@ -96,6 +96,9 @@ def test_nothing_is_remembered_where_given_tokens_change_or_are_split_or_absent(
     usual = SamplingConfig(steps=3, rows=2)
     split = make_sampler(usual, MeshConfig(replica=2, fsdp=2, context=2))
     assert make_sampler(alone).size_of(extend).remembered is None
+    untold = dataclasses.replace(extend, prompt="")
+    assert make_sampler(usual).size_of(untold).remembered is None
+    assert make_sampler(dataclasses.replace(usual, guidance=1.0)).size_of(untold).remembered == 2
     assert split.size_of(extend).remembered is None
     assert make_sampler(usual).size_of(boxed).remembered is None
     assert make_sampler(usual).size_of(PLAIN).remembered is None

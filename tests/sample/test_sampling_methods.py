@@ -37,8 +37,9 @@ def test_guided_samples_are_the_same_on_one_device_and_on_eight(method: str) -> 
 
 
 def test_a_negative_prompt_takes_the_place_of_the_empty_caption() -> None:
-    """So that the prompt itself as one pushes nowhere."""
-    config, plain = SamplingConfig(steps=4, rows=4, guidance=4.0), REQUESTS[:1]
+    """So that the prompt itself as one pushes nowhere, with nothing given to be guided by."""
+    config = SamplingConfig(steps=4, rows=4, guidance=4.0)
+    plain = [dataclasses.replace(REQUESTS[0], given=None)]
     negative = [dataclasses.replace(plain[0], negative_prompt=plain[0].prompt)]
     [unguided] = samples(dataclasses.replace(config, guidance=1.0), 1, plain)
     [guided], [nowhere] = samples(config, 1, plain), samples(config, 1, negative)

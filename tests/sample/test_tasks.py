@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sora_jax.diffusion.guidance import GuidanceConfig
 from sora_jax.diffusion.patterns import FAR_SECONDS
 from sora_jax.diffusion.times import TimesConfig
 from sora_jax.models.vae import to_uint8, to_unit
@@ -102,6 +103,23 @@ def test_a_key_frame_between_two_frames_or_in_another_shot_replaces_none(sampler
         video = sampler.generate([request])[0].video
         for clip in request.beside:
             assert not (video == clip.video[0]).all((1, 2, 3)).any()
+
+
+@pytest.mark.parametrize("name", ["animate", "remember"])
+def test_without_a_caption_a_clip_is_guided_by_what_is_given(name: str) -> None:
+    """In one batch with a clip that has a caption, and is guided by that."""
+
+    def tokens(guidance: float | GuidanceConfig, *prompts: str) -> np.ndarray:
+        config = SamplingConfig(steps=2, rows=len(prompts), guidance=guidance)
+        made = tiny_sampler([PROMPT], config, TimesConfig(base_tokens=8))
+        plain = [dataclasses.replace(PLAIN, prompt=prompt) for prompt in prompts]
+        return np.asarray(made.tokens([TASKS[name](each) for each in plain]))
+
+    both, text = tokens(3.0, PROMPT, ""), tokens(GuidanceConfig(3.0), PROMPT)
+    history = tokens(GuidanceConfig(1.0, history=3.0), "")
+    np.testing.assert_allclose(both[0], text[0], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(both[1], history[0], rtol=1e-4, atol=1e-4)
+    assert np.abs(both[1] - tokens(1.0, "")[0]).max() > 1e-2
 
 
 @pytest.fixture(scope="module")

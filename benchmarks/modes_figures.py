@@ -4,8 +4,7 @@
     python -m benchmarks.modes_figures --run runs/modes
 
 Prints the table of docs/modes.md, writes it to benchmarks/results/modes.json, and draws
-docs/modes.png: of each task the first clip that was made. `--name modes_swings` writes the table of
-modes:swings to modes_swings.json, and draws nothing.
+docs/modes.png: of each task the first clip that was made.
 """
 
 import argparse
@@ -22,7 +21,7 @@ from sora_jax.eval.mode_tables import COLUMNS as BOUNDS
 from sora_jax.eval.store import unpacked
 
 HERE = Path(__file__).resolve().parent
-RESULTS, PICTURE = HERE / "results", HERE.parent / "docs" / "modes.png"
+RESULT, PICTURE = HERE / "results" / "modes.json", HERE.parent / "docs" / "modes.png"
 HEADING, GAP, COLUMNS, ENLARGED = 14, 10, 2, 2
 
 
@@ -74,9 +73,7 @@ def draw(folder: Path, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--name", choices=("modes", "modes_swings"), default="modes")
-    arguments = parser.parse_args()
-    run, name = arguments.run, arguments.name
+    run = parser.parse_args().run
     metrics = json.loads((run / "metrics.json").read_text())
     table = mode_table(metrics)
     beside = (*(f"/{column}" for column in BOUNDS), "/low", "/high")
@@ -86,7 +83,7 @@ def main() -> None:
         if metric.startswith("modes/") and not any(part in metric for part in beside)
     }
     result = {
-        "command": f"python -m benchmarks.modes_figures --run runs/{name} --name {name}",
+        "command": "python -m benchmarks.modes_figures --run runs/modes",
         "date": datetime.date.today().isoformat(),
         "hardware": f"{os.cpu_count()} CPU cores",
         "step": metrics["step"],
@@ -95,10 +92,9 @@ def main() -> None:
         "rows": [dict(zip(HEADER, row, strict=True)) for row in table.rows],
         "metrics": {metric: float(f"{value:.4g}") for metric, value in numbers.items()},
     }
-    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-    if name == "modes":
-        folders = sorted((run / "evaluation").iterdir(), key=lambda each: each.stat().st_mtime)
-        draw(folders[-1], PICTURE)
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    folders = sorted((run / "evaluation").iterdir(), key=lambda each: each.stat().st_mtime)
+    draw(folders[-1], PICTURE)
     print(table.title)
     for row in table.rows:
         print(f"| {' | '.join(row)} |")

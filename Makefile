@@ -12,14 +12,16 @@ INSTALLED := .venv/.installed-$(VERSION)
 # takes.
 PIP_INSTALL := install -qq --disable-pip-version-check --no-compile
 BIN := .venv/bin
-# A step's scratch memory comes fresh from the system every time. In huge pages a step of the demo
-# takes 98 ms for 124 (benchmarks/huge_pages.py). Without glibc nobody reads it.
+# A step's scratch memory comes fresh from the system every time. Huge pages make that cheaper, and a
+# process that keeps what it had saves it (benchmarks/huge_pages.py). Without glibc nobody reads it.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
+KEPT := glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=8589934592:glibc.malloc.top_pad=268435456
 # A test keeps one core busy, and up to 3 GiB. Files stay whole, for what their tests share.
 WORKERS := --numprocesses=2 --dist=loadfile
 
 .PHONY: demo test test-all lint types floors format venv constraints clean
 
+demo: export GLIBC_TUNABLES := $(GLIBC_TUNABLES):$(KEPT)
 demo: $(INSTALLED)-run  ## the whole path on the procedural world, or on MEDIA=folder
 	$(BIN)/sora demo --workdir runs/demo $(if $(MEDIA),--media "$(MEDIA)")
 

@@ -131,7 +131,7 @@ STEPS = flags.DEFINE_integer(
 GUIDANCE = flags.DEFINE_float(
     "guidance",
     None,
-    "how hard to follow the caption (default: the experiment's)",
+    "how hard to follow the caption or, without one, what is given (default: the experiment's)",
     flag_values=FLAGS,
 )
 NEGATIVE_PROMPT = flags.DEFINE_string(

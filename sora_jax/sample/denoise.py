@@ -35,7 +35,8 @@ from sora_jax.types import Appended, EncodedBatch, LatentBatch, Places, Text
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig:
     """How noise becomes data. A Heun step costs two evaluations of the network, another one;
-    `guidance` 1 follows the caption as learned, more follows it harder; a number is its scale."""
+    `guidance` 1 follows the caption, or what is given without one, as learned, more follows it
+    harder; a number is its scale."""
 
     steps: int = 20
     method: Method = "euler"
@@ -155,9 +156,9 @@ def _advance(
 
 
 def _differ(text: Any, null_text: Any) -> Bool[Array, " b"]:
-    """The rows whose captions are others than their null text, which have none of their own."""
+    """Whether a row's caption is another than its null text; else it has none of its own."""
     pairs = zip(*map(jax.tree.leaves, (text, null_text)), strict=True)
-    return jnp.any(jnp.stack([jnp.any(a != b, range(1, a.ndim)) for a, b in pairs]), 0)
+    return jnp.any(jnp.stack([jnp.any(a != b, tuple(range(1, a.ndim))) for a, b in pairs]), 0)
 
 
 begin_tokens = jax.jit(_begin, static_argnames=("size", "config"))

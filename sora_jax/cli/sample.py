@@ -32,6 +32,7 @@ from sora_jax.diffusion.sampler import Method
 from sora_jax.generator import Generator
 from sora_jax.networks import load_run
 from sora_jax.provenance import provenance_of
+from sora_jax.sample.tasks import BOX_STRENGTH, EDIT_STRENGTH, TURN_STRENGTH
 from sora_jax.sample.video_io import write_for_vbench, write_samples
 from sora_jax.train.executables import keep_on_disk
 from sora_jax.weights.text_encoders import open_embedder
@@ -94,7 +95,8 @@ GIVEN_FRAMES = flags.DEFINE_integer(
 STRENGTH = flags.DEFINE_float(
     "strength",
     None,
-    "of edit, edit_box and turn_into: from 0, all stays, to 1, nothing (default: 0.7, 1 and 0.8)",
+    "of edit, edit_box and turn_into: from 0, all stays, to 1, nothing (default: "
+    f"{EDIT_STRENGTH}, {BOX_STRENGTH} and {TURN_STRENGTH})",
     flag_values=FLAGS,
 )
 BOX = flags.DEFINE_list(

@@ -65,18 +65,27 @@ def turn_into(
     request: Request, first: Video, second: Video, *, strength: float, latent_frames: int
 ) -> Request:
     """Two videos, as long as the clip, of which one gradually becomes the other: one is faded into
-    the other, and made anew from a noise level that is highest in the middle. `latent_frames`: of
-    the clip, which are at levels of their own, or as many parts as there may be."""
+    the other, and made anew from a noise level that is highest where the fade is halfway.
+    `latent_frames`: of the clip, which are at levels of their own, or as many parts as there may
+    be. The fade is slow at its ends, s = t^2 (3 - 2 t), and a part is at `strength` sin(pi s), s
+    the mean over its frames: what shows both videos is neither, and is what noise must hide."""
     for name, video in (("first", first), ("second", second)):
-        if len(video) != request.frames:
+        if len(video) != request.frames or request.frames == 1:
             raise RequestError(
                 f"the {name} video has {len(video)} frames and the clip {request.frames}: to turn "
-                "one into the other give both as long"
+                "one into the other give both as long, of 2 frames or more"
             )
-    share = np.linspace(0.0, 1.0, request.frames)[:, None, None, None]
-    faded = np.round((1 - share) * first + share * second).astype(np.uint8)
+    frame = np.arange(request.frames)
+    time = frame / (request.frames - 1)
+    share = time**2 * (3 - 2 * time)
     parts = min(MAX_PARTS, latent_frames)
-    levels = tuple(strength * math.sin(math.pi * (n + 0.5) / parts) for n in range(parts))
+    latent = -(-frame * (latent_frames - 1) // (request.frames - 1))  # the first is of one frame
+    part = latent * parts // latent_frames
+    levels = tuple(
+        strength * math.sin(math.pi * share[part == number].mean()) for number in range(parts)
+    )
+    weight = share[:, None, None, None]
+    faded = np.round((1 - weight) * first + weight * second).astype(np.uint8)
     return dataclasses.replace(request, task="turn_into", given=faded, kept=0, start_levels=levels)
 
 

@@ -14,7 +14,7 @@ from sora_jax.diffusion.times import TimesConfig
 from sora_jax.models.vae import to_uint8, to_unit
 from sora_jax.sample import tasks
 from sora_jax.sample.generate import Sampler, SamplingConfig
-from sora_jax.sample.requests import Beside, Request, RequestError
+from sora_jax.sample.requests import MAX_PARTS, Beside, Request, RequestError
 from sora_jax.sharding.mesh import MeshConfig
 from tests.tiny_models import tiny_sampler
 
@@ -198,14 +198,23 @@ def test_only_tokens_of_the_box_are_made(sampler: Sampler, is_outside: bool) -> 
     assert (video[:, is_made] != VIDEO[:, is_made]).any()
 
 
-def test_turning_is_strongest_in_the_middle_and_ends_as_the_videos_do() -> None:
+def test_turning_is_strongest_halfway_and_ends_as_the_videos_do() -> None:
     request = TASKS["turn_into"](PLAIN)
-    levels = request.start_levels
-    assert len(levels) == 4
-    assert levels == pytest.approx(levels[::-1])
-    assert levels[0] < 0.4 < 0.7 < levels[1]
     assert request.given is not None
     np.testing.assert_array_equal(request.given[[0, -1]], [VIDEO[0], OTHER[-1]])
+    # Frames 0 | 1-4 | 5-8 | 9-12 of 13: the fade is 0, .13, .56 and .94 on average.
+    expected = 0.8 * np.sin(np.pi * np.array([0.0, 0.12731, 0.56019, 0.9375]))
+    np.testing.assert_allclose(request.start_levels, expected, atol=1e-4)
+
+
+def test_a_long_turn_has_as_many_parts_as_there_may_be_and_none_without_frames() -> None:
+    white = np.full((65, 16, 24, 3), 255, np.uint8)
+    clip = dataclasses.replace(PLAIN, frames=65)
+    request = tasks.turn_into(clip, 0 * white, white, strength=1.0, latent_frames=17)
+    assert len(request.start_levels) == MAX_PARTS
+    assert np.argmax(request.start_levels) == MAX_PARTS // 2
+    assert request.given is not None
+    assert (np.diff(request.given[:, 0, 0, 0].astype(int)) >= 0).all()
 
 
 @pytest.mark.parametrize(
@@ -225,6 +234,12 @@ def test_turning_is_strongest_in_the_middle_and_ends_as_the_videos_do() -> None:
         (
             lambda r: tasks.turn_into(r, VIDEO, OTHER[:9], strength=0.5, latent_frames=4),
             "the second video has 9 frames",
+        ),
+        (
+            lambda r: tasks.turn_into(
+                dataclasses.replace(r, frames=1), VIDEO[:1], VIDEO[:1], strength=1, latent_frames=1
+            ),
+            "2 frames or more",
         ),
     ],
 )

@@ -256,7 +256,7 @@ def _sizes(view: View, buckets: Sequence[Bucket], count: int, seed: int) -> Mode
     shown = [
         cases.generate(dataclasses.replace(view, height=height, width=width), seed + n)
         for height, width in (*usual_sizes, *others)
-        for n in range(max(2, count // 2))
+        for n in range(count)
     ]
     names = ["x".join(map(str, size)) for size in usual_sizes]
 

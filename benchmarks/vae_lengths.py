@@ -79,6 +79,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     arguments = parser.parse_args()
     found = [name for name in RUNS if (arguments.runs / name).exists()]
+    if not found:
+        parser.error(f"{arguments.runs} has none of the runs {', '.join(RUNS)}: train one first")
     experiment = experiment_of(arguments.runs / found[0])
     bucket = next(each for each in experiment.data.buckets if each.name == LONGEST)
     source = ClipSet(arguments.data).source(bucket)

@@ -20,6 +20,11 @@ def test_a_seed_gives_the_same_scene_again() -> None:
     assert sample_scene(7, 1.0, CONFIG) != sample_scene(8, 1.0, CONFIG)
 
 
+def test_a_scene_that_takes_hundreds_of_restarts_is_found() -> None:
+    crowded = dataclasses.replace(CONFIG, free_time=0.75, swing=0.3)
+    assert len(sample_scene(12616499, 1.0, crowded).bodies) == 4
+
+
 def test_neighbouring_seeds_are_independent() -> None:
     scenes = [sample_scene(seed, 1.0, WorldConfig(max_objects=1)) for seed in range(1500)]
     values = np.array(

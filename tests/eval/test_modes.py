@@ -311,7 +311,7 @@ def test_circles_and_accuracies_are_of_each_size(
 ) -> None:
     monkeypatch.setattr(mode_suites, "TRAINING", 2)
     world = dataclasses.replace(WORLD, shapes=("circle",))
-    mode = mode_suites.modes(world, BUCKETS, 8.0, 4, 8, 4, SEED)[-1]
+    mode = mode_suites.modes(world, BUCKETS, 8.0, 4, 8, 2, SEED)[-1]
 
     def stretched(case: Case, number: int) -> np.ndarray:
         """A larger picture a sixth too wide, cut to size."""
